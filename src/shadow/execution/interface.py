@@ -1,0 +1,255 @@
+"""The two interfaces of the execution layer: what is done *in* a workspace, and what is done *with* workspaces.
+
+Every implementation passes the checks in ``shadow.testing``. All calls are asynchronous and may be cancelled; a cancelled
+mutating call may or may not have happened. Mutating calls take an ``Operation``: a repeat with the same id is answered with
+the first result and does nothing; without one, a fresh id and the executor's own epoch are used.
+
+Every call may raise ``Unavailable`` (surely not done), ``OutcomeUnknown`` (perhaps done) and ``Denied``; mutating ones also
+``StaleEpoch``. Paths are as ``shadow.core.files`` says; each call with a path may raise ``PathRefused`` and ``NotFound``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
+
+from shadow.core.commands import Command, CommandResult, CommandSpec, Gap, Output
+from shadow.core.files import (
+    DEFAULT_LISTING_LIMIT,
+    DEFAULT_READ_LIMIT_BYTES,
+    FileContent,
+    FileLines,
+    FileStat,
+    Listing,
+    Replacement,
+)
+from shadow.core.ids import CommandId, Operation, WorkspaceId
+from shadow.core.search import FileSearchResult, GrepQuery, GrepResult
+from shadow.core.workspaces import Capabilities, Health, WorkspaceSpec, WorkspaceStatus
+
+
+class ToolExecutor(ABC):
+    """Files, search and commands of one workspace."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """The fencing epoch that this executor sends with mutating calls."""
+
+    @abstractmethod
+    async def health(self) -> Health: ...
+
+    @abstractmethod
+    async def renew_lease(self, lease_s: float) -> None:
+        """The workspace ends itself ``lease_s`` seconds from now unless renewed again."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of the workspace; it lives on."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # Files
+
+    @abstractmethod
+    async def stat(self, path: str, *, follow: bool = True) -> FileStat:
+        """What ``path`` names; with ``follow=False`` a symlink itself."""
+
+    @abstractmethod
+    async def read_file(
+        self, path: str, *, offset: int = 0, limit_bytes: int = DEFAULT_READ_LIMIT_BYTES
+    ) -> FileContent:
+        """At most ``limit_bytes`` from ``offset``; nothing, and no error, at or after the end. Raises: NotAFile."""
+
+    @abstractmethod
+    async def read_lines(
+        self, path: str, *, first: int = 1, last: int | None = None, limit_bytes: int = DEFAULT_READ_LIMIT_BYTES
+    ) -> FileLines:
+        """Lines ``first`` to ``last``, both 1-based and included; lines end at LF. Raises: NotAFile, Rejected."""
+
+    @abstractmethod
+    def stream_file(self, path: str, *, offset: int = 0, limit_bytes: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes in pieces, of one version of the file: an atomic write meanwhile does not mix in. Raises: NotAFile."""
+
+    @abstractmethod
+    async def write_file(
+        self,
+        path: str,
+        content: bytes | AsyncIterable[bytes],
+        *,
+        mode: int | None = None,
+        create_parents: bool = True,
+        exclusive: bool = False,
+        operation: Operation | None = None,
+    ) -> FileStat:
+        """Replace the content as a whole, or not at all: no reader sees a part, a failure leaves the old file.
+
+        A symlink is followed and its target replaced. The mode of an existing file stays unless ``mode`` is given.
+        ``exclusive`` refuses with ``AlreadyExists`` where something is there. Raises: NotAFile, LimitExceeded (disk full).
+        """
+
+    @abstractmethod
+    async def search_replace(self, path: str, *, old: str, new: str, operation: Operation | None = None) -> Replacement:
+        """Replace the one occurrence of ``old`` by ``new``, literally, byte by byte; keeps everything else as it is.
+
+        Overlapping occurrences count. Raises: EmptySearch, IdenticalReplacement, TextNotFound, TextNotUnique, NotAFile,
+        LimitExceeded (file above 64 MiB).
+        """
+
+    @abstractmethod
+    async def make_directory(
+        self, path: str, *, create_parents: bool = True, operation: Operation | None = None
+    ) -> FileStat:
+        """A directory that is there already is fine. Raises: AlreadyExists where something else is there."""
+
+    @abstractmethod
+    async def move(
+        self, source: str, target: str, *, overwrite: bool = False, operation: Operation | None = None
+    ) -> FileStat:
+        """Rename; a symlink itself is moved. Raises: AlreadyExists, unless ``overwrite`` and ``target`` is a file."""
+
+    @abstractmethod
+    async def delete(self, path: str, *, recursive: bool = False, operation: Operation | None = None) -> None:
+        """Remove a file, a symlink (never what it points to) or an empty directory; with ``recursive`` a whole tree.
+
+        Raises: Conflict where a directory is not empty; PathRefused for the root itself.
+        """
+
+    @abstractmethod
+    async def list_directory(
+        self,
+        path: str = ".",
+        *,
+        recursive: bool = False,
+        after: str | None = None,
+        limit: int = DEFAULT_LISTING_LIMIT,
+    ) -> Listing:
+        """Everything below ``path``, hidden and ignored files too; symlinks are listed, not followed.
+
+        Pages: pass ``next_after`` as ``after``. A directory that cannot be read is an entry with its ``error``.
+        """
+
+    # Search
+
+    @abstractmethod
+    async def grep(self, query: GrepQuery) -> GrepResult:
+        """Lines that match. Raises: Rejected for a bad pattern or glob."""
+
+    @abstractmethod
+    async def search_files(self, query: str, *, path: str = ".", limit: int = 50) -> FileSearchResult:
+        """Paths that hold the characters of ``query`` in order, best first; an empty query matches every path."""
+
+    # Commands
+
+    @abstractmethod
+    async def start(self, spec: CommandSpec, *, operation: Operation | None = None) -> Command:
+        """Start a command and return at once. Raises: Rejected, NotFound (program or cwd), LimitExceeded."""
+
+    @abstractmethod
+    async def run(
+        self,
+        spec: CommandSpec,
+        *,
+        wait_s: float | None = None,
+        output_limit_bytes: int = 1024 * 1024,
+        operation: Operation | None = None,
+    ) -> CommandResult:
+        """Start a command and wait for its end, at most ``wait_s``; it runs on after that, its ``ending`` being ``None``.
+
+        Output above ``output_limit_bytes`` is returned as its first and its last half with a ``Gap`` between.
+        """
+
+    @abstractmethod
+    async def list_commands(self) -> Sequence[Command]:
+        """Commands that run and those that ended lately, oldest first."""
+
+    @abstractmethod
+    async def get_command(self, command_id: CommandId) -> Command: ...
+
+    @abstractmethod
+    async def wait(self, command_id: CommandId, *, timeout_s: float | None = None) -> Command:
+        """The command at its end, or as it stands after ``timeout_s``."""
+
+    @abstractmethod
+    def read_output(self, command_id: CommandId, *, after: int = 0, follow: bool = True) -> AsyncIterator[Output | Gap]:
+        """Output from offset ``after`` on, without holes: what is missing is a ``Gap``.
+
+        With ``follow`` it goes on until the command has ended (what descendants write after that can be read again from
+        the last offset); without, it stops at what is there now. Disconnects are resumed by the implementation.
+        """
+
+    @abstractmethod
+    async def write_stdin(
+        self, command_id: CommandId, data: bytes, *, offset: int | None = None, close: bool = False
+    ) -> int:
+        """Feed ``data`` and return how many bytes of stdin were accepted since the start.
+
+        ``offset`` says where ``data`` begins in the whole of stdin: what was accepted already is skipped, so that a repeat
+        is safe. Waits while the pipe is full. Raises: Conflict where stdin is closed or ``offset`` is ahead.
+        """
+
+    @abstractmethod
+    async def signal(self, command_id: CommandId, signal: int, *, operation: Operation | None = None) -> Command:
+        """Send a signal to the command's process group. Nothing happens where it has ended."""
+
+    @abstractmethod
+    async def kill(self, command_id: CommandId, *, grace_s: float = 0.0, operation: Operation | None = None) -> Command:
+        """End the command's whole tree: SIGTERM, ``grace_s`` to comply, SIGKILL. Also ends what an ended command left."""
+
+
+class WorkspaceManager(ABC):
+    """Creates, attaches to and destroys workspaces."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What executors of this manager's workspaces claim."""
+
+    @abstractmethod
+    async def create(self, spec: WorkspaceSpec) -> WorkspaceStatus:
+        """Make a workspace and wait until it is ready. What failed leaves nothing. Raises: Unsupported, LimitExceeded."""
+
+    @abstractmethod
+    async def attach(self, workspace_id: WorkspaceId, *, take_over: bool = False) -> ToolExecutor:
+        """An executor for a workspace, started again where its processes are gone (its files and history are kept).
+
+        ``take_over`` raises the epoch: every executor attached earlier is refused from then on.
+        """
+
+    @abstractmethod
+    async def status(self, workspace_id: WorkspaceId, *, measure: bool = False) -> WorkspaceStatus:
+        """``measure`` walks the files for ``size_bytes``. Raises: NotFound."""
+
+    @abstractmethod
+    async def list(self) -> Sequence[WorkspaceStatus]:
+        """All workspaces of this manager, oldest first."""
+
+    @abstractmethod
+    async def renew(self, workspace_id: WorkspaceId, *, lease_s: float) -> None: ...
+
+    @abstractmethod
+    async def destroy(self, workspace_id: WorkspaceId) -> None:
+        """End every process and remove every trace. Nothing happens where it is gone already."""
+
+    @abstractmethod
+    async def list_orphans(self) -> Sequence[WorkspaceId]:
+        """Workspaces that nobody owns: no living process and no running lease. When in doubt, not an orphan."""
+
+    @abstractmethod
+    async def reap(self) -> Sequence[WorkspaceId]:
+        """Destroy the orphans and return them."""
+
+    @abstractmethod
+    def open(self, spec: WorkspaceSpec) -> AbstractAsyncContextManager[ToolExecutor]:
+        """A workspace for the length of a block: made, kept alive by renewals, destroyed."""
