@@ -1,0 +1,444 @@
+"""The commands of a workspace: started, watched, ended, remembered."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from shadow.core.commands import Channel, CommandSpec, StdinMode, check_spec
+from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, ShadowError, Unavailable
+from shadow.core.ids import make_id
+from shadow.execution.holder.journal import Journal, Record
+from shadow.execution.holder.kernel import children, descendants, kill_descendants, send_signal
+from shadow.execution.holder.log_files import LogWriter
+from shadow.execution.holder.loop import Loop
+from shadow.execution.holder.output import OutputPump, ReaderKey
+from shadow.execution.holder.running import Kill, Reply, Running, Waiter, ending_of, from_journal, spawn_error
+from shadow.execution.holder.stdin import StdinFeed
+from shadow.execution.holder.subreaper import Subreaper
+from shadow.execution.holder.subreapers import SubreaperPool
+
+MAX_RUNNING = 256
+MAX_REMEMBERED = 1000
+MAX_LOG_BYTES_IN_TOTAL = 1024 * 1024 * 1024
+DRAIN_QUIET_S = 0.05
+DRAIN_LIMIT_S = 0.25
+KILL_LIMIT_S = 5.0
+SPAWN_LIMIT_S = 10.0
+SWEEP_EVERY = 32
+SWEEP_ABOVE_BYTES = 1024 * 1024
+
+
+class CommandTable:
+    """All commands. Callers get answers through ``Reply``; what cannot be done at all raises a ``ShadowError``."""
+
+    def __init__(self, loop: Loop, journal: Journal, *, root: str, state_dir: str, base_env: Mapping[str, str]) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._root = root
+        self._logs = os.path.join(state_dir, "commands")
+        self._base_env = dict(base_env)
+        self._commands: dict[str, Running] = {}
+        self._by_subreaper: dict[int, Running] = {}
+        self._orphaned: dict[int, Running] = {}
+        """By pid of the command's own process: their subreaper was killed, so that they became our children."""
+        self._strays = False
+        """Whether a subreaper was killed in the middle of its work, and what it had adopted may still be coming to us."""
+        self._touched: dict[str, Running] = {}
+        self._pool = SubreaperPool(loop, on_message=self._on_message)
+        self._unswept = 0
+        self.sidecar_pid: int | None = None
+        self._restore()
+        loop.call_later(0.0, self._pool.keep_spare)
+
+    # Requests
+
+    def start(self, spec: CommandSpec, *, operation: str, wait_s: float | None, reply: Reply) -> None:
+        """Answers when the command has started, or with ``wait_s`` when it has ended or that time is over."""
+        check_spec(spec)
+        if operation in self._journal.operations:
+            for command in self._commands.values():
+                if command.operation == operation:
+                    self._answer_start(command, wait_s, reply)
+                    return
+        if self._journal.begin(operation, what="start") is not None:
+            raise Conflict("This operation was done before, and what it started is forgotten by now.")
+        try:
+            command = self._spawn(spec, operation)
+        except OSError as error:
+            self._journal.finish(operation, None)
+            raise LimitExceeded(f"The workspace cannot start another process: {error.strerror}.") from error
+        except ShadowError:
+            self._journal.finish(operation, None)
+            raise
+        command.starting.append((reply, wait_s))
+
+    def describe_all(self) -> list[Record]:
+        return [command.describe() for command in self._commands.values() if not command.starting]
+
+    def get(self, command_id: str) -> Running:
+        """Raises: NotFound."""
+        command = self._commands.get(command_id)
+        if command is None:
+            raise NotFound(f"There is no command {command_id!r} in this workspace.", details={"command": command_id})
+        return command
+
+    def wait(self, command_id: str, *, timeout_s: float | None, reply: Reply) -> None:
+        self._wait(self.get(command_id), after=None, timeout_s=timeout_s, reply=reply)
+
+    def follow(self, command_id: str, *, after: int, timeout_s: float, reader: ReaderKey, reply: Reply) -> None:
+        """Answer when there is output behind ``after``, or the command has ended; ``reader`` has got that far."""
+        command = self.get(command_id)
+        command.output.reader_at(reader, after)
+        self._wait(command, after=after, timeout_s=timeout_s, reply=reply)
+
+    def unfollow(self, command_id: str, reader: ReaderKey) -> None:
+        command = self._commands.get(command_id)
+        if command is not None:
+            command.output.reader_gone(reader)
+
+    def connection_gone(self, connection: int) -> None:
+        for command in self._commands.values():
+            command.output.connection_gone(connection)
+
+    def signal(self, command_id: str, number: int) -> Record:
+        if number not in signal.valid_signals():
+            raise Rejected(f"{number} is not the number of a signal.")
+        command = self.get(command_id)
+        if command.status is None and command.pid is not None and command.subreaper is not None:
+            send_signal(-command.pid, number)
+        return command.describe()
+
+    def kill(self, command_id: str, *, grace_s: float, reply: Reply) -> None:
+        command = self.get(command_id)
+        if command.subreaper is None:
+            reply({"command": command.describe()})
+            return
+        if command.status is None and command.wanted is None:
+            command.wanted = {"kind": "killed"}
+        self._end_tree(command, grace_s=grace_s, reply=reply)
+
+    @property
+    def running(self) -> int:
+        return sum(1 for command in self._commands.values() if command.ending is None)
+
+    # Child processes
+
+    def reap(self) -> bool:
+        """Collect dead children, go on with stopped ones; ``True`` where the sidecar was among the dead."""
+        dead: list[tuple[int, int]] = []
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+                if pid == 0:
+                    break
+                if not os.WIFSTOPPED(status):
+                    dead.append((pid, status))
+                elif pid in self._pool or pid == self.sidecar_pid:
+                    # A command may stop every process that it sees; ours must go on to answer.
+                    send_signal(pid, signal.SIGCONT)
+        for pid in [pid for pid, _ in dead if pid in self._pool]:
+            self._subreaper_died(pid)
+        for pid, status in dead:
+            if pid in self._orphaned:
+                self._exited(self._orphaned.pop(pid), status)
+        if self._strays:
+            self._kill_strays()
+        sidecar_died = any(pid == self.sidecar_pid for pid, _ in dead)
+        if sidecar_died:
+            self.sidecar_pid = None
+        return sidecar_died
+
+    def kill_everything(self) -> bool:
+        """``True`` when nothing is left; to be called until then."""
+        return self._pool.kill()
+
+    def after_events(self) -> None:
+        """Tell the waiters what this round of the loop brought, once each."""
+        touched, self._touched = self._touched, {}
+        for command in touched.values():
+            waiting, command.waiters = command.waiters, []
+            for waiter in waiting:
+                if not self._answer(command, waiter):
+                    command.waiters.append(waiter)
+
+    # Starting
+
+    def _spawn(self, spec: CommandSpec, operation: str) -> Running:
+        if self.running >= MAX_RUNNING:
+            raise LimitExceeded(f"{MAX_RUNNING} commands run already.", mend="Wait for some to end, or kill them.")
+        command_id = make_id("cmd", entropy=os.urandom(12))
+        log = LogWriter(os.path.join(self._logs, command_id), limit_bytes=spec.log_limit_bytes)
+        subreaper = self._pool.take()
+        ours: list[int] = []
+        theirs: list[int] = []
+        try:
+            if spec.stdin is StdinMode.OPEN:
+                stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
+                ours.append(stdin_write)
+            else:
+                stdin_read, stdin_write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), None
+            theirs.append(stdin_read)
+            pipes: dict[int, Channel] = {}
+            for channel in Channel:
+                read, write = os.pipe2(os.O_CLOEXEC)
+                ours.append(read)
+                theirs.append(write)
+                pipes[read] = channel
+            command = Running(
+                id=command_id,
+                operation=operation,
+                spec=spec,
+                started_at=time.time(),
+                output=OutputPump(
+                    self._loop, log, pipes, overflow=spec.overflow, on_change=lambda: self._output_changed(command)
+                ),
+                stdin=StdinFeed(self._loop, stdin_write),
+                subreaper=subreaper,
+            )
+            # Written down before it can have an effect: after a crash it is `lost`, never started twice.
+            self._journal.command(command_id, command.to_journal())
+            subreaper.spawn(spec.argv, {**self._base_env, **spec.env}, os.path.join(self._root, spec.cwd), stdio=theirs)
+        except (OSError, ShadowError):
+            for fd in ours:
+                os.close(fd)
+            self._pool.dismiss(subreaper)
+            with suppress(LimitExceeded):
+                self._journal.command(command_id, None)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        self._by_subreaper[subreaper.pid] = command
+        self._commands[command_id] = command
+        # A subreaper that does not answer was stopped for good; what it may have started goes with it.
+        command.timeout = self._loop.call_later(SPAWN_LIMIT_S, lambda: send_signal(subreaper.pid, signal.SIGKILL))
+        return command
+
+    def _on_message(self, subreaper: Subreaper, message: list[str]) -> None:
+        command = self._by_subreaper[subreaper.pid]
+        match message:
+            case ["P", pid]:
+                self._started(command, int(pid))
+            case ["F", number, what]:
+                self._pool.give_back(subreaper)
+                self._not_started(command, spawn_error(int(number), what, command.spec))
+            case ["X", status]:
+                self._exited(command, int(status))
+            case ["C"]:
+                del self._by_subreaper[subreaper.pid]
+                command.subreaper = None
+                self._pool.give_back(subreaper)
+                self._answer_kill(command)
+            case _:
+                raise AssertionError(f"a subreaper cannot say {message!r}")
+
+    def _started(self, command: Running, pid: int) -> None:
+        command.pid = pid
+        if command.timeout is not None:
+            command.timeout.cancel()
+        if command.spec.timeout_s is not None:
+            command.timeout = self._loop.call_later(command.spec.timeout_s, lambda: self._timed_out(command))
+        command.output.start()
+        with suppress(LimitExceeded):  # it runs: a full disk now costs the memory of it after a crash, nothing else
+            self._journal.finish(command.operation, {"command": command.id})
+        starting, command.starting = command.starting, []
+        for reply, wait_s in starting:
+            self._answer_start(command, wait_s, reply)
+
+    def _not_started(self, command: Running, error: ShadowError) -> None:
+        if command.timeout is not None:
+            command.timeout.cancel()
+        if command.subreaper is not None:
+            self._by_subreaper.pop(command.subreaper.pid, None)
+            command.subreaper = None
+        del self._commands[command.id]
+        command.stdin.close("The command did not start.")
+        command.output.discard()
+        with suppress(LimitExceeded):
+            self._journal.command(command.id, None)
+            self._journal.finish(command.operation, None)
+        for reply, _ in command.starting:
+            reply(error)
+
+    def _answer_start(self, command: Running, wait_s: float | None, reply: Reply) -> None:
+        if command.pid is None and command.ending is None:
+            command.starting.append((reply, wait_s))
+        elif wait_s is None:
+            reply({"command": command.describe()})
+        else:
+            self._wait(command, after=None, timeout_s=wait_s, reply=reply)
+
+    # Waiting
+
+    def _wait(self, command: Running, *, after: int | None, timeout_s: float | None, reply: Reply) -> None:
+        waiter = Waiter(reply, after)
+        if self._answer(command, waiter):
+            return
+        if timeout_s is not None:
+            waiter.timer = self._loop.call_later(timeout_s, lambda: self._give_up(command, waiter))
+        command.waiters.append(waiter)
+
+    def _answer(self, command: Running, waiter: Waiter, *, anyhow: bool = False) -> bool:
+        has_output = waiter.after is not None and waiter.after < command.output.log.layout.end
+        if not (anyhow or has_output or command.ending is not None):
+            return False
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        waiter.reply({"command": command.describe()} if waiter.after is None else command.progress())
+        return True
+
+    def _give_up(self, command: Running, waiter: Waiter) -> None:
+        command.waiters.remove(waiter)
+        self._answer(command, waiter, anyhow=True)
+
+    # Ending
+
+    def _output_changed(self, command: Running) -> None:
+        self._touched[command.id] = command
+        if command.output.closed and command.status is not None:
+            self._end(command)
+
+    def _exited(self, command: Running, status: int) -> None:
+        command.status = status
+        if command.timeout is not None:
+            command.timeout.cancel()
+        command.stdin.close("The command has ended.")
+        if command.output.closed:
+            self._end(command)
+        else:
+            self._drain(command, until=self._loop.time() + DRAIN_LIMIT_S)
+
+    def _drain(self, command: Running, *, until: float) -> None:
+        """Take what is still in the pipes before the end is told; what a descendant writes later is logged all the same."""
+
+        def look() -> None:
+            now = self._loop.time()
+            busy = now < until and now - command.output.last_read_at < DRAIN_QUIET_S
+            if command.ending is None and (busy or command.output.held):
+                self._loop.call_later(DRAIN_QUIET_S, look)
+            else:
+                self._end(command)
+
+        self._loop.call_later(DRAIN_QUIET_S, look)
+
+    def _end(self, command: Running) -> None:
+        if command.ending is not None:
+            return
+        assert command.status is not None
+        command.ended_at = time.time()
+        command.ending = command.wanted or ending_of(command.status)
+        # A full disk must not hide the end from those who wait; after a crash it would read `lost`.
+        with suppress(LimitExceeded):
+            self._journal.command(command.id, command.to_journal())
+        self._touched[command.id] = command
+        self._answer_kill(command)
+        self._unswept += 1
+        if self._unswept >= SWEEP_EVERY or command.output.log.size > SWEEP_ABOVE_BYTES:
+            self._unswept = 0
+            self._forget_old()
+
+    def _timed_out(self, command: Running) -> None:
+        if command.status is None and command.wanted is None:
+            command.wanted = {"kind": "timed_out", "after_s": command.spec.timeout_s}
+            self._end_tree(command, grace_s=0.0, reply=None)
+
+    def _end_tree(self, command: Running, *, grace_s: float, reply: Reply | None) -> None:
+        now = self._loop.time()
+        replies = [reply] if reply is not None else []
+        if command.kill is not None:
+            command.kill.replies += replies
+            command.kill.term_until = min(command.kill.term_until, now + grace_s)
+            return
+        command.kill = Kill(term_until=now + grace_s, deadline=now + grace_s + KILL_LIMIT_S, replies=replies)
+        if grace_s > 0 and command.subreaper is not None:
+            for pid in descendants(command.subreaper.pid):
+                send_signal(pid, signal.SIGTERM)
+                send_signal(pid, signal.SIGCONT)
+        self._press_kill(command)
+
+    def _press_kill(self, command: Running) -> None:
+        kill, subreaper = command.kill, command.subreaper
+        if kill is None or subreaper is None:
+            return
+        now = self._loop.time()
+        if now >= kill.term_until:
+            if command.status is None and command.pid is not None:
+                send_signal(-command.pid, signal.SIGKILL)
+            alive = kill_descendants(subreaper.pid, passes=20)
+            if now >= kill.deadline:
+                command.survivors = tuple(alive)
+                self._answer_kill(command, anyhow=True)
+                return
+        self._loop.call_later(0.01, lambda: self._press_kill(command))
+
+    def _answer_kill(self, command: Running, *, anyhow: bool = False) -> None:
+        """Who asked for the end of the tree hears it when nothing is left and the ending is known."""
+        if anyhow or (command.subreaper is None and command.ending is not None):
+            kill, command.kill = command.kill, None
+            for reply in kill.replies if kill is not None else ():
+                reply({"command": command.describe()})
+
+    # Somebody killed a subreaper
+
+    def _subreaper_died(self, pid: int) -> None:
+        self._pool.died(pid)
+        self._loop.call_later(0.0, self._pool.keep_spare)
+        command = self._by_subreaper.pop(pid, None)
+        if command is None:
+            return
+        command.subreaper = None
+        self._strays = True
+        if command.pid is None:
+            self._not_started(command, Unavailable("Who was to start the command was killed; it did not run."))
+        elif command.status is None:
+            self._orphaned[command.pid] = command
+        else:
+            self._answer_kill(command)
+
+    def _kill_strays(self) -> None:
+        """Kill children that came to us because their subreaper was killed: killed means gone, for them too."""
+        strays = [pid for pid in children(os.getpid()) if pid not in self._pool and pid != self.sidecar_pid]
+        for pid in strays:
+            send_signal(pid, signal.SIGKILL)
+        # Each death may bring us the next generation; the signal of that death brings us here again.
+        self._strays = bool(strays)
+        for pid in self._orphaned.keys() - set(strays):
+            command = self._orphaned.pop(pid)
+            command.wanted = command.wanted or {"kind": "lost", "reason": "the process that watched it was killed"}
+            self._exited(command, 0)
+
+    # Memory
+
+    def _restore(self) -> None:
+        """What an earlier holder of this workspace left: its running commands are lost, their output is kept."""
+        for command_id, values in list(self._journal.commands.items()):
+            command = from_journal(command_id, values, os.path.join(self._logs, command_id))
+            if command.ending is None:
+                command.ended_at = time.time()
+                command.ending = {"kind": "lost", "reason": "the holder ended while the command ran"}
+                self._journal.command(command_id, command.to_journal())
+            self._commands[command_id] = command
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self._logs):
+                if name not in self._commands:
+                    shutil.rmtree(os.path.join(self._logs, name), ignore_errors=True)
+
+    def _forget_old(self) -> None:
+        """Keep what is remembered within its bounds: the oldest ended logs go first, then the oldest ended commands."""
+        settled = [
+            c for c in self._commands.values() if c.ending is not None and c.output.closed and c.subreaper is None
+        ]
+        total = sum(c.output.log.size for c in self._commands.values())
+        for command in settled:
+            if total <= MAX_LOG_BYTES_IN_TOTAL:
+                break
+            total -= command.output.log.size
+            command.output.log.remove()
+        for command in settled[: max(0, len(self._commands) - MAX_REMEMBERED)]:
+            command.output.log.remove()
+            del self._commands[command.id]
+            with suppress(LimitExceeded):
+                self._journal.command(command.id, None)

@@ -1,0 +1,86 @@
+"""Starts the sidecar and starts it again when it dies: commands, logs and the listening socket live on without it."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from shadow.execution.holder.config import HolderConfig
+from shadow.execution.holder.loop import Loop
+
+LISTEN_FD = 3
+HOLDER_FD = 4
+_ABOVE_STDIO = 10
+_QUICK_DEATHS_ALLOWED = 5
+_QUICK_S = 2.0
+_BACKOFF_S = 1.0
+
+
+class SidecarSupervisor:
+    """``on_connected`` gets our end of the socket to each new sidecar."""
+
+    def __init__(self, loop: Loop, config: HolderConfig, *, on_connected: Callable[[socket.socket], None]) -> None:
+        self._loop = loop
+        self._config = config
+        self._on_connected = on_connected
+        self._started_at = 0.0
+        self._quick_deaths = 0
+        self.restarts = 0
+
+    def start(self) -> int:
+        """The pid of the new process. Raises: OSError."""
+        config = self._config
+        assert config.sidecar_argv is not None
+        assert config.listen_fd is not None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        stdin, writer = os.pipe2(os.O_CLOEXEC)
+        # Out of the way of the numbers that the sidecar is to find them at.
+        sources = [
+            fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STDIO) for fd in (stdin, config.listen_fd, theirs.fileno())
+        ]
+        try:
+            os.write(
+                writer,
+                json.dumps(
+                    {
+                        "token": config.token,
+                        "root": config.root,
+                        "state_dir": config.state_dir,
+                        "workspace_id": config.workspace_id,
+                        "isolation": config.isolation,
+                        "listen_fd": LISTEN_FD,
+                        "holder_fd": HOLDER_FD,
+                    }
+                ).encode(),
+            )
+            pid = os.posix_spawn(
+                config.sidecar_argv[0],
+                config.sidecar_argv,
+                dict(config.sidecar_env),
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, source, target)
+                    for source, target in zip(sources, (0, LISTEN_FD, HOLDER_FD), strict=True)
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=[signal.SIGCHLD, signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for fd in (stdin, writer, *sources):
+                os.close(fd)
+        self._started_at = self._loop.time()
+        self._on_connected(ours)
+        return pid
+
+    def died(self) -> float:
+        """How long to wait before the next start, in seconds: none, unless it keeps dying young."""
+        self.restarts += 1
+        young = self._loop.time() - self._started_at < _QUICK_S
+        self._quick_deaths = self._quick_deaths + 1 if young else 0
+        return _BACKOFF_S if self._quick_deaths > _QUICK_DEATHS_ALLOWED else 0.0

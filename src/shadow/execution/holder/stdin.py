@@ -1,0 +1,86 @@
+"""Feeding a command's stdin: in order, never blocking the holder, safe to repeat by offset."""
+
+import os
+from collections import deque
+from collections.abc import Callable
+
+from shadow.core.errors import Conflict, LimitExceeded, ShadowError
+from shadow.execution.holder.journal import Record
+from shadow.execution.holder.loop import Loop
+
+MAX_QUEUED_BYTES = 1024 * 1024
+
+Reply = Callable[[Record | ShadowError], None]
+
+
+class StdinFeed:
+    """The writing end of a pipe. ``accepted`` counts the bytes that the pipe has taken."""
+
+    def __init__(self, loop: Loop | None, fd: int | None, *, accepted: int = 0) -> None:
+        self.accepted = accepted
+        self._loop = loop
+        self._fd = fd
+        self._queue: deque[tuple[memoryview, bool, Reply]] = deque()
+        self._queued = 0
+        if fd is not None:
+            os.set_blocking(fd, False)
+
+    @staticmethod
+    def finished(accepted: int) -> "StdinFeed":
+        return StdinFeed(None, None, accepted=accepted)
+
+    def write(self, data: bytes, *, offset: int | None, close: bool, reply: Reply) -> None:
+        """Answers once the pipe has taken ``data``. Raises: Conflict, LimitExceeded."""
+        if self._fd is None:
+            if offset is not None and offset + len(data) <= self.accepted:
+                reply({"accepted": self.accepted})
+                return
+            raise Conflict("The command's stdin is closed.", details={"accepted": self.accepted})
+        position = self.accepted + self._queued
+        skip = 0 if offset is None else position - offset
+        if skip < 0:
+            raise Conflict(
+                f"The data begins at byte {offset} of stdin, but only {position} have arrived.",
+                details={"accepted": self.accepted},
+            )
+        view = memoryview(data)[skip:]
+        if self._queued and self._queued + len(view) > MAX_QUEUED_BYTES:
+            raise LimitExceeded("Too much stdin is waiting for this command.", mend="Wait for earlier writes first.")
+        self._queue.append((view, close, reply))
+        self._queued += len(view)
+        self._feed()
+
+    def close(self, reason: str) -> None:
+        """Close the pipe; writes that still wait are refused with ``reason``."""
+        if self._fd is None or self._loop is None:
+            return
+        self._loop.unwatch(self._fd)
+        os.close(self._fd)
+        self._fd = None
+        while self._queue:
+            _, _, reply = self._queue.popleft()
+            reply(Conflict(reason, details={"accepted": self.accepted}))
+
+    def _feed(self) -> None:
+        assert self._loop is not None
+        while self._queue and self._fd is not None:
+            view, close, reply = self._queue[0]
+            if view:
+                try:
+                    written = os.write(self._fd, view)
+                except BlockingIOError:
+                    self._loop.watch(self._fd, self._feed, write=True)
+                    return
+                except BrokenPipeError:
+                    self.close("The command has closed its stdin.")
+                    return
+                self.accepted += written
+                self._queued -= written
+                self._queue[0] = (view[written:], close, reply)
+                continue
+            self._queue.popleft()
+            if close:
+                self.close("The command's stdin was closed.")
+            reply({"accepted": self.accepted})
+        if self._fd is not None:
+            self._loop.unwatch(self._fd)

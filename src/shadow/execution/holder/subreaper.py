@@ -1,0 +1,197 @@
+"""One process per command that adopts and reaps whatever the command leaves: forked from the holder, used again when clean.
+
+Why a process: an orphan goes to the nearest subreaper, so that "everything below this process" stays the exact answer to
+"what did this command start", whatever it did with sessions, process groups and double forks. It costs nothing on the way
+of a command, since one is always forked ahead. Holder and subreaper talk over a socket of packets:
+to it: ``R`` with the descriptors of the request and stdin, stdout, stderr; from it: ``P pid`` (started),
+``F errno program|directory`` (not started), ``X status`` (the command's own process ended), ``C`` (nothing is left of it).
+"""
+
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from shadow.execution.holder.kernel import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_PDEATHSIG,
+    kill_descendants,
+    prctl,
+)
+
+OOM_SCORE_ADJ = b"500"  # The kernel picks a command before the holder or the sidecar.
+_DIRECTORY = "the working directory"
+_RESET_SIGNALS = [s for s in signal.valid_signals() if s not in {signal.SIGKILL, signal.SIGSTOP}]
+
+
+class Subreaper:
+    """The holder's handle. ``spawn`` needs a clean one; ``on_message`` gets each message, ``on_closed`` the end."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self.channel = channel
+
+    @staticmethod
+    def fork() -> "Subreaper":
+        """Raises: OSError where the system has no room for another process."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            _child(theirs, parent)
+        theirs.close()
+        ours.setblocking(False)
+        return Subreaper(pid, ours)
+
+    def spawn(self, argv: Sequence[str], env: Mapping[str, str], cwd: str, *, stdio: Sequence[int]) -> None:
+        """Ask for a command; the answer is a message. Never blocks, also where the process was stopped."""
+        request = json.dumps({"argv": list(argv), "env": dict(env), "cwd": cwd}).encode("ascii")
+        memory = os.memfd_create("request")
+        try:
+            view = memoryview(request)
+            while view:
+                view = view[os.write(memory, view) :]
+            socket.send_fds(self.channel, [b"R"], [memory, *stdio])
+        finally:
+            os.close(memory)
+
+    def receive(self, on_message: Callable[[list[str]], None]) -> bool:
+        """Hand over what has arrived; ``False`` where the process is gone."""
+        while self.channel.fileno() >= 0:  # a message may lead to our closing it
+            try:
+                packet = self.channel.recv(65536)
+            except BlockingIOError:
+                return True
+            except ConnectionResetError:
+                return False
+            if not packet:
+                return False
+            on_message(packet.decode("utf-8", "replace").split(" ", 2))
+        return False
+
+
+def find_program(argv0: str, path: str) -> str:
+    """The first executable file of that name on ``path``; a name with a slash is taken as it is. Raises: OSError."""
+    if "/" in argv0:
+        return argv0
+    denied = False
+    for directory in path.split(":"):
+        candidate = os.path.join(directory or ".", argv0)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            denied = True
+    raise PermissionError(errno.EACCES, "not executable") if denied else FileNotFoundError(errno.ENOENT, "not found")
+
+
+def _child(channel: socket.socket, parent: int) -> NoReturn:
+    """The forked process: only system calls from here on, and it never returns into the holder's code."""
+    status = 1
+    try:
+        _prepare(channel, parent)
+        while _serve(channel):
+            pass
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - the holder's code must not run twice, whatever happens here
+        with suppress(BaseException):
+            sys.stderr.write(f"subreaper: {error!r}\n")
+            sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _prepare(channel: socket.socket, parent: int) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    fd = channel.fileno()
+    os.closerange(3, fd)
+    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
+    os.setsid()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # Without a pid namespace a killed holder must not leave commands behind: they go with their subreaper.
+    signal.signal(signal.SIGTERM, _end_everything)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(0)
+    with suppress(OSError):
+        memory = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(memory, OOM_SCORE_ADJ)
+        os.close(memory)
+
+
+def _end_everything(_number: int, _frame: object) -> NoReturn:
+    while kill_descendants(os.getpid(), passes=100):
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+    os._exit(0)
+
+
+def _serve(channel: socket.socket) -> bool:
+    """One command from its request until nothing of it is left."""
+    try:
+        packet, fds, _, _ = socket.recv_fds(channel, 16, 4)
+    except ConnectionResetError:
+        return False
+    if not packet:
+        return False
+    if len(fds) != 4:
+        raise OSError(errno.EMFILE, "descriptors did not fit")
+    try:
+        request = json.loads(_read_all(fds[0]))
+        main = _spawn(request, fds[1:])
+    except OSError as error:
+        channel.send(f"F {error.errno} {'directory' if error.filename == _DIRECTORY else 'program'}".encode())
+        return True
+    finally:
+        for fd in fds:
+            os.close(fd)
+        os.chdir("/")
+    channel.send(f"P {main}".encode())
+    while True:
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:
+            break
+        if pid == main:
+            channel.send(f"X {status}".encode())
+    channel.send(b"C")
+    return True
+
+
+def _read_all(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    data = bytearray()
+    while len(data) < size:
+        data += os.pread(fd, size - len(data), len(data))
+    return bytes(data)
+
+
+def _spawn(request: dict[str, Any], stdio: Sequence[int]) -> int:
+    """Raises: OSError with the name of what was wrong."""
+    argv: list[str] = request["argv"]
+    env: dict[str, str] = request["env"]
+    try:
+        os.chdir(request["cwd"])
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, _DIRECTORY) from error
+    return os.posix_spawn(
+        find_program(argv[0], env.get("PATH", os.defpath)),
+        argv,
+        env,
+        file_actions=[(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(stdio)],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_RESET_SIGNALS,
+    )

@@ -1,0 +1,91 @@
+"""A sidecar in this process over any executor, and clients of it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from shadow.core.workspaces import Capabilities, Isolation
+from shadow.execution.interface import ToolExecutor
+from shadow.execution.sidecar_client.client import SidecarClient
+from shadow.execution.sidecar_client.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
+from shadow.sidecar.app import make_app
+from shadow.sidecar.server import SidecarServer
+
+TOKEN = "a-token-for-tests-only"
+CAPABILITIES = Capabilities(isolation=Isolation.NONE, survives_sidecar=True, network=True)
+
+
+def listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(128)
+    return listener
+
+
+def listen_tcp() -> tuple[socket.socket, TcpEndpoint]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    return listener, TcpEndpoint("127.0.0.1", listener.getsockname()[1])
+
+
+@asynccontextmanager
+async def serving(executor: ToolExecutor, listener: socket.socket) -> AsyncGenerator[SidecarServer]:
+    """Serves on a duplicate of ``listener``, which stays open: what connects meanwhile queues, as with a holder."""
+    server = SidecarServer(make_app(executor, token=TOKEN))
+    task = asyncio.create_task(server.serve(sockets=[listener.dup()]))
+    try:
+        yield server
+    finally:
+        server.stop()
+        await task
+
+
+class Waits:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def client(endpoint: Endpoint, *, waits: Waits | None = None, token: str = TOKEN, epoch: int = 1) -> SidecarClient:
+    if waits is None:
+        return SidecarClient(endpoint, token=token, capabilities=CAPABILITIES, epoch=epoch)
+    return SidecarClient(
+        endpoint, token=token, capabilities=CAPABILITIES, epoch=epoch, sleep=waits.sleep, clock=waits.clock
+    )
+
+
+@asynccontextmanager
+async def forged(
+    path: Path, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
+) -> AsyncGenerator[UnixEndpoint]:
+    """A server that speaks bytes of the test's choice: ``answer`` is a coroutine function called for each connection."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(reader, writer)  # type: ignore[misc]
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client had enough
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(serve, path)
+    try:
+        yield UnixEndpoint(path)
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
