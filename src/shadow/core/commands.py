@@ -13,6 +13,9 @@ DEFAULT_LOG_LIMIT_BYTES = 64 * 1024 * 1024
 MIN_LOG_LIMIT_BYTES = 64 * 1024
 MAX_LOG_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1  # MAX_ARG_STRLEN of the kernel, less the final NUL
+MAX_ARGUMENTS_BYTES = 6 * 1024 * 1024
+"""All arguments and variables together: what the kernel takes at most, three quarters of 8 MiB, whatever the stack's limit."""
+MAX_SHOWN_ARGV = 4096
 MAX_TIMEOUT_S = 30 * 24 * 3600.0
 
 
@@ -60,11 +63,29 @@ def shell(line: str) -> tuple[str, ...]:
     return ("bash", "-c", line)
 
 
+def shown_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """``argv`` for a description, which is kept and sent many times: a bounded beginning of it."""
+    room = MAX_SHOWN_ARGV
+    shown: list[str] = []
+    for argument in argv:
+        if len(argument) > room:
+            return (*shown, argument[:room] + "…")
+        shown.append(argument)
+        room -= max(1, len(argument))
+    return tuple(shown)
+
+
 def check_spec(spec: CommandSpec) -> None:
     """Raises: Rejected: with the first thing about ``spec`` that no system could run."""
     if not spec.argv or not spec.argv[0]:
         raise Rejected("The command is empty.", mend="Give at least the name of a program.")
-    for text in (*spec.argv, spec.cwd, *spec.env.keys(), *spec.env.values()):
+    texts = (*spec.argv, spec.cwd, *spec.env.keys(), *spec.env.values())
+    if sum(map(len, texts)) > MAX_ARGUMENTS_BYTES:
+        raise Rejected(
+            f"The arguments and variables are larger than {MAX_ARGUMENTS_BYTES} bytes together.",
+            mend="Write them to a file or send them on stdin.",
+        )
+    for text in texts:
         if "\0" in text:
             raise Rejected("A command's arguments, directory and environment cannot hold NUL characters.")
         if len(text) > MAX_ARGUMENT_BYTES or len(text.encode("utf-8", "surrogateescape")) > MAX_ARGUMENT_BYTES:
@@ -125,6 +146,7 @@ class Command:
 
     id: CommandId
     argv: tuple[str, ...]
+    """As started; what goes beyond 4096 characters is left out, with a last ``…`` in its place."""
     cwd: str
     pid: int | None
     """In the workspace's pid namespace."""

@@ -6,8 +6,9 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
-from shadow.core.commands import Channel, CommandSpec, StdinMode, check_spec
+from shadow.core.commands import Channel, CommandSpec, StdinMode, check_spec, shown_argv
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, ShadowError, Unavailable
 from shadow.core.ids import make_id
 from shadow.execution.holder.journal import Journal, Record
@@ -190,7 +191,7 @@ class CommandTable:
             command = Running(
                 id=command_id,
                 operation=operation,
-                spec=spec,
+                spec=replace(spec, argv=shown_argv(spec.argv), env={}),
                 started_at=time.time(),
                 output=OutputPump(
                     self._loop, log, pipes, overflow=spec.overflow, on_change=lambda: self._output_changed(command)
@@ -315,6 +316,7 @@ class CommandTable:
         """Take what is still in the pipes before the end is told; what a descendant writes later is logged all the same."""
 
         def look() -> None:
+            command.output.take_ready()
             now = self._loop.time()
             busy = now < until and now - command.output.last_read_at < DRAIN_QUIET_S
             if command.ending is None and (busy or command.output.held):

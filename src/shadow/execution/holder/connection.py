@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from shadow.core.errors import ShadowError
+from shadow.core.errors import LimitExceeded, ShadowError
 from shadow.execution.holder.journal import Record
 from shadow.execution.holder.loop import Loop
 from shadow.execution.holder.protocol import Decoder, encode, error_to_json
@@ -40,7 +40,10 @@ class Connection:
         if self._fd < 0:
             return
         body = {"error": error_to_json(result)} if isinstance(result, ShadowError) else {"ok": result}
-        message = encode({"id": request_id, **body})
+        try:
+            message = encode({"id": request_id, **body})
+        except LimitExceeded as error:
+            message = encode({"id": request_id, "error": error_to_json(error)})
         if not self._unsent:
             try:
                 sent = os.write(self._fd, message)

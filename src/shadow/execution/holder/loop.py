@@ -38,7 +38,7 @@ class Loop:
     def time(self) -> float:
         return time.monotonic()
 
-    def watch(self, fd: int, call: Callable[[], None], *, write: bool = False) -> None:
+    def watch(self, fd: int, call: Callable[[], object], *, write: bool = False) -> None:
         """Call when ``fd`` is readable, or with ``write`` writable; replaces an earlier watch of the same descriptor."""
         events = selectors.EVENT_WRITE if write else selectors.EVENT_READ
         if fd in self._selector.get_map():
@@ -46,7 +46,7 @@ class Loop:
         else:
             self._selector.register(fd, events, call)
 
-    def watch_both(self, fd: int, call: Callable[[], None]) -> None:
+    def watch_both(self, fd: int, call: Callable[[], object]) -> None:
         self._selector.modify(fd, selectors.EVENT_READ | selectors.EVENT_WRITE, call)
 
     def unwatch(self, fd: int) -> None:

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from shadow.core.commands import CommandSpec, Overflow, StdinMode
 from shadow.core.errors import Broken, Rejected, ShadowError
@@ -260,12 +261,21 @@ def _open_log(state_dir: str) -> None:
     os.close(null)
 
 
+def _close_all_but(kept: set[int]) -> None:
+    """Whatever else the starter left open belongs to nobody here."""
+    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if fd not in kept:
+            with suppress(OSError):  # the listing's own is closed by now
+                os.close(fd)
+
+
 def main() -> None:
     hide_from_neighbours()
     config = HolderConfig.from_json(sys.stdin.buffer.read())
-    for fd in (config.listen_fd, config.lock_fd, config.control_fd):
-        if fd is not None:
-            os.set_inheritable(fd, False)
+    kept = {fd for fd in (config.listen_fd, config.lock_fd, config.control_fd) if fd is not None}
+    for fd in kept:
+        os.set_inheritable(fd, False)
+    _close_all_but({0, 1, 2, *kept})
     os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
     _open_log(config.state_dir)
     os.chdir("/")

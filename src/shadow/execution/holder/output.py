@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from shadow.core.commands import Channel, Overflow
 from shadow.execution.holder.log_files import LogWriter
@@ -37,6 +38,9 @@ class OutputPump:
         self._loop = loop
         self._pipes = pipes
         self._overflow = overflow
+        # Where readers are waited for, one piece must not push out what a reader near the end still needs.
+        wait = overflow is Overflow.WAIT
+        self._piece_bytes = min(READ_BYTES, log.layout.segment_bytes) if wait else READ_BYTES
         self._on_change = on_change
         self._held: Timer | None = None
         self._readers: dict[ReaderKey, tuple[int, float]] = {}
@@ -82,6 +86,13 @@ class OutputPump:
         for reader in [reader for reader in self._readers if reader[0] == connection]:
             self.reader_gone(reader)
 
+    def take_ready(self) -> None:
+        """Read what lies in the pipes right now: a busy loop may not have come to it yet."""
+        for fd in list(self._pipes):
+            for _ in range(0, READ_BYTES, self._piece_bytes):  # a writer that goes on must not keep us
+                if self.held or not self._read(fd):
+                    break
+
     def discard(self) -> None:
         """Close everything and delete the log."""
         for fd in list(self._pipes):
@@ -91,16 +102,17 @@ class OutputPump:
     def _watch(self) -> None:
         assert self._loop is not None
         for fd in self._pipes:
-            self._loop.watch(fd, lambda fd=fd: self._read(fd))
+            self._loop.watch(fd, partial(self._read, fd))
 
-    def _read(self, fd: int) -> None:
+    def _read(self, fd: int) -> bool:
+        """Take one piece; ``False`` where there is none now."""
         assert self._loop is not None
         if self._overflow is Overflow.WAIT and self._hold():
-            return
+            return False
         try:
-            data = os.read(fd, READ_BYTES)
+            data = os.read(fd, self._piece_bytes)
         except BlockingIOError:
-            return
+            return False
         if data:
             self.log.append(self._pipes[fd], data)
             self.last_read_at = self._loop.time()
@@ -109,6 +121,7 @@ class OutputPump:
             if self.closed:
                 self.log.close()
         self._on_change()
+        return bool(data)
 
     def _close(self, fd: int) -> None:
         assert self._loop is not None
@@ -120,7 +133,7 @@ class OutputPump:
         """Stop reading while a reader still needs what the next bytes would push out."""
         assert self._loop is not None
         layout = self.log.layout
-        would_drop = layout.would_drop(READ_BYTES)
+        would_drop = layout.would_drop(self._piece_bytes)
         if would_drop <= layout.start:
             return False
         margin = min(READER_MARGIN_BYTES, layout.limit_bytes // 2)

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shadow.core.errors import ShadowError, error_from_code
+from shadow.core.errors import LimitExceeded, ShadowError, error_from_code
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_BLOB_BYTES = 1024 * 1024
@@ -17,8 +17,11 @@ _LENGTHS = struct.Struct("!II")
 
 
 def encode(header: Mapping[str, Any], blob: bytes = b"") -> bytes:
+    """Raises: LimitExceeded: the other side would not read it."""
     # ensure_ascii keeps surrogate escapes (names that are not UTF-8) as they are, both ways.
     body = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    if len(body) > MAX_HEADER_BYTES or len(blob) > MAX_BLOB_BYTES:
+        raise LimitExceeded(f"One message to the holder or from it holds at most {MAX_HEADER_BYTES} bytes.")
     return _LENGTHS.pack(len(body), len(blob)) + body + blob
 
 

@@ -146,6 +146,8 @@ def _serve(channel: socket.socket) -> bool:
         return False
     if not packet:
         return False
+    for fd in fds:
+        os.set_inheritable(fd, False)  # received descriptors are; the command gets three, by number
     if len(fds) != 4:
         raise OSError(errno.EMFILE, "descriptors did not fit")
     try:
