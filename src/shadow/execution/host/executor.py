@@ -1,0 +1,343 @@
+"""The host executor: does the work on the files and processes that it sees, with a holder for everything that must last."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shadow.core.commands import Command, CommandResult, CommandSpec, Gap, Output, check_spec
+from shadow.core.errors import Broken, Conflict, LimitExceeded, NotADirectory, NotFound, OutcomeUnknown, ShadowError
+from shadow.core.files import (
+    DEFAULT_LISTING_LIMIT,
+    DEFAULT_READ_LIMIT_BYTES,
+    FileContent,
+    FileKind,
+    FileLines,
+    FileStat,
+    Listing,
+    Replacement,
+)
+from shadow.core.ids import CommandId, Operation, OperationId, make_id
+from shadow.core.search import FileSearchResult, GrepQuery, GrepResult
+from shadow.core.workspaces import Capabilities, Health, Isolation
+from shadow.execution.holder.config import HolderConfig, holder_argv
+from shadow.execution.host.commands import HostCommands
+from shadow.execution.host.files import HostFiles
+from shadow.execution.host.holder_client import HolderClient
+from shadow.execution.host.search import HostSearch
+from shadow.execution.interface import ToolExecutor
+
+T = TypeVar("T")
+
+HOLDER_EXIT_LIMIT_S = 15.0
+
+
+class HostExecutor(ToolExecutor):
+    """Files and search directly, commands and operations through the holder."""
+
+    def __init__(
+        self, holder: HolderClient, *, root: Path, state_dir: str, isolation: Isolation, epoch: int, network: bool
+    ) -> None:
+        self._holder = holder
+        self._files = HostFiles(root)
+        self._search = HostSearch(root)
+        self._commands = HostCommands(holder, state_dir=state_dir)
+        self._epoch = epoch
+        self._capabilities = Capabilities(isolation=isolation, survives_sidecar=True, network=network)
+        self._in_flight: dict[OperationId, asyncio.Future[Any]] = {}
+
+    @staticmethod
+    async def connect(holder_fd: int, *, root: str, state_dir: str, isolation: Isolation) -> "HostExecutor":
+        """Use the holder at the other end of the socket ``holder_fd``."""
+        holder = await HolderClient.connect(socket.socket(fileno=holder_fd))
+        hello = await holder.call("hello", {})
+        return HostExecutor(
+            holder,
+            root=Path(root),
+            state_dir=state_dir,
+            isolation=isolation,
+            epoch=hello["epoch"],
+            network=isolation is Isolation.NONE,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def holder_gone(self) -> Awaitable[None]:
+        return asyncio.shield(self._holder.closed)
+
+    async def health(self) -> Health:
+        return Health(**await self._holder.call("hello", {}))
+
+    async def renew_lease(self, lease_s: float) -> None:
+        await self._holder.call("lease", {"lease_s": lease_s})
+
+    async def aclose(self) -> None:
+        self._holder.close()
+
+    # Files
+
+    async def stat(self, path: str, *, follow: bool = True) -> FileStat:
+        return await self._files.stat(path, follow=follow)
+
+    async def read_file(
+        self, path: str, *, offset: int = 0, limit_bytes: int = DEFAULT_READ_LIMIT_BYTES
+    ) -> FileContent:
+        return await self._files.read_file(path, offset=offset, limit_bytes=limit_bytes)
+
+    async def read_lines(
+        self, path: str, *, first: int = 1, last: int | None = None, limit_bytes: int = DEFAULT_READ_LIMIT_BYTES
+    ) -> FileLines:
+        return await self._files.read_lines(path, first=first, last=last, limit_bytes=limit_bytes)
+
+    def stream_file(self, path: str, *, offset: int = 0, limit_bytes: int | None = None) -> AsyncIterator[bytes]:
+        return self._files.stream_file(path, offset=offset, limit_bytes=limit_bytes)
+
+    async def write_file(
+        self,
+        path: str,
+        content: bytes | AsyncIterable[bytes],
+        *,
+        mode: int | None = None,
+        create_parents: bool = True,
+        exclusive: bool = False,
+        operation: Operation | None = None,
+    ) -> FileStat:
+        async def write() -> FileStat:
+            return await self._files.write_file(
+                path, content, mode=mode, create_parents=create_parents, exclusive=exclusive
+            )
+
+        return await self._once(operation, "write", write, decode=_file_stat, again=None if exclusive else write)
+
+    async def search_replace(self, path: str, *, old: str, new: str, operation: Operation | None = None) -> Replacement:
+        return await self._once(
+            operation,
+            "search_replace",
+            lambda: self._files.search_replace(path, old=old, new=new),
+            decode=lambda value: Replacement(**value),
+        )
+
+    async def make_directory(
+        self, path: str, *, create_parents: bool = True, operation: Operation | None = None
+    ) -> FileStat:
+        async def make() -> FileStat:
+            return await self._files.make_directory(path, create_parents=create_parents)
+
+        return await self._once(operation, "make_directory", make, decode=_file_stat, again=make)
+
+    async def move(
+        self, source: str, target: str, *, overwrite: bool = False, operation: Operation | None = None
+    ) -> FileStat:
+        return await self._once(
+            operation, "move", lambda: self._files.move(source, target, overwrite=overwrite), decode=_file_stat
+        )
+
+    async def delete(self, path: str, *, recursive: bool = False, operation: Operation | None = None) -> None:
+        async def delete_again() -> None:
+            with suppress(NotFound):
+                await self._files.delete(path, recursive=recursive)
+
+        await self._once(
+            operation,
+            "delete",
+            lambda: self._files.delete(path, recursive=recursive),
+            decode=lambda _: None,
+            again=delete_again,
+        )
+
+    async def list_directory(
+        self,
+        path: str = ".",
+        *,
+        recursive: bool = False,
+        after: str | None = None,
+        limit: int = DEFAULT_LISTING_LIMIT,
+    ) -> Listing:
+        return await self._files.list_directory(path, recursive=recursive, after=after, limit=limit)
+
+    # Search
+
+    async def grep(self, query: GrepQuery) -> GrepResult:
+        return await self._search.grep(query)
+
+    async def search_files(self, query: str, *, path: str = ".", limit: int = 50) -> FileSearchResult:
+        return await self._search.search_files(query, path=path, limit=limit)
+
+    # Commands
+
+    async def start(self, spec: CommandSpec, *, operation: Operation | None = None) -> Command:
+        return await self._commands.start(await self._checked(spec), self._operation(operation))
+
+    async def run(
+        self,
+        spec: CommandSpec,
+        *,
+        wait_s: float | None = None,
+        output_limit_bytes: int = 1024 * 1024,
+        operation: Operation | None = None,
+    ) -> CommandResult:
+        return await self._commands.run(
+            await self._checked(spec),
+            self._operation(operation),
+            wait_s=wait_s,
+            output_limit_bytes=output_limit_bytes,
+        )
+
+    async def list_commands(self) -> Sequence[Command]:
+        return await self._commands.list()
+
+    async def get_command(self, command_id: CommandId) -> Command:
+        return await self._commands.get(command_id)
+
+    async def wait(self, command_id: CommandId, *, timeout_s: float | None = None) -> Command:
+        return await self._commands.wait(command_id, timeout_s=timeout_s)
+
+    def read_output(self, command_id: CommandId, *, after: int = 0, follow: bool = True) -> AsyncIterator[Output | Gap]:
+        return self._commands.read_output(command_id, after=after, follow=follow)
+
+    async def write_stdin(
+        self, command_id: CommandId, data: bytes, *, offset: int | None = None, close: bool = False
+    ) -> int:
+        return await self._commands.write_stdin(command_id, data, offset=offset, close=close)
+
+    async def signal(self, command_id: CommandId, signal: int, *, operation: Operation | None = None) -> Command:
+        return await self._commands.signal(command_id, signal, self._operation(operation))
+
+    async def kill(self, command_id: CommandId, *, grace_s: float = 0.0, operation: Operation | None = None) -> Command:
+        return await self._commands.kill(command_id, self._operation(operation), grace_s=grace_s)
+
+    # Operations
+
+    def _operation(self, operation: Operation | None) -> Operation:
+        return operation or Operation(id=OperationId(make_id("op", entropy=os.urandom(16))), epoch=self._epoch)
+
+    async def _checked(self, spec: CommandSpec) -> CommandSpec:
+        """The spec with its directory relative to the root. Raises: PathRefused, NotFound, NotADirectory, Rejected."""
+        check_spec(spec)
+        if spec.cwd == ".":
+            return spec
+        stat = await self._files.stat(spec.cwd)
+        if stat.kind is not FileKind.DIRECTORY:
+            raise NotADirectory(f"The working directory {spec.cwd!r} is not a directory.")
+        return replace(spec, cwd=stat.path)
+
+    async def _once(
+        self,
+        operation: Operation | None,
+        what: str,
+        action: Callable[[], Awaitable[T]],
+        *,
+        decode: Callable[[dict[str, Any]], T],
+        again: Callable[[], Awaitable[T]] | None = None,
+    ) -> T:
+        """Do ``action`` unless this operation was done; ``again`` is what a repeat after an unknown outcome may do."""
+        operation = self._operation(operation)
+        under_way = self._in_flight.get(operation.id)
+        if under_way is not None:
+            return await asyncio.shield(under_way)
+        task = asyncio.ensure_future(self._begin_and_finish(operation, what, action, decode, again))
+        self._in_flight[operation.id] = task
+        task.add_done_callback(lambda _: self._in_flight.pop(operation.id, None))
+        try:
+            # Once begun it is finished and recorded, whether or not the caller still waits.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_retrieve)
+            raise
+
+    async def _begin_and_finish(
+        self,
+        operation: Operation,
+        what: str,
+        action: Callable[[], Awaitable[T]],
+        decode: Callable[[dict[str, Any]], T],
+        again: Callable[[], Awaitable[T]] | None,
+    ) -> T:
+        name = {"operation": operation.id}
+        try:
+            answer = await self._holder.call("begin", {**name, "what": what, "epoch": operation.epoch})
+            done = answer["result"]
+        except Conflict as error:
+            if error.details.get("operation") != operation.id:
+                raise
+            if again is None:
+                raise OutcomeUnknown(error.message, mend=error.mend, details=error.details) from error
+            action, done = again, None
+        if done is not None:
+            return decode(done)
+        try:
+            result = await action()
+        except ShadowError:
+            await self._holder.call("finish", {**name, "result": None})
+            raise
+        with suppress(LimitExceeded):  # done, with nowhere to write that down: a repeat is answered as unknown
+            await self._holder.call("finish", {**name, "result": asdict(result) if result is not None else {}})  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return result
+
+
+def _retrieve(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _file_stat(value: dict[str, Any]) -> FileStat:
+    values: dict[str, Any] = {**value, "kind": FileKind(value["kind"])}
+    return FileStat(**values)
+
+
+@asynccontextmanager
+async def open_host(
+    root: Path, state_dir: Path, *, base_env: dict[str, str] | None = None
+) -> AsyncGenerator[HostExecutor, None]:
+    """A host executor with a holder of its own and no walls, for use in this process; ends every command at the end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    config = HolderConfig(
+        workspace_id="host",
+        root=str(root),
+        state_dir=str(state_dir),
+        token="",
+        isolation=Isolation.NONE,
+        lease_s=None,
+        epoch=1,
+        base_env=base_env if base_env is not None else {"PATH": os.defpath, "HOME": str(root), "LANG": "C.UTF-8"},
+        control_fd=theirs.fileno(),
+    )
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            *holder_argv(sys.executable),
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=(theirs.fileno(),),
+            env={},
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(config.to_json())
+    process.stdin.close()
+    try:
+        executor = await HostExecutor.connect(
+            ours.detach(), root=str(root), state_dir=str(state_dir), isolation=Isolation.NONE
+        )
+    except ShadowError as error:
+        text = (await process.stderr.read(65536)).decode("utf-8", "replace")
+        raise Broken(f"The holder did not start: {text.strip() or error.message}") from error
+    try:
+        yield executor
+    finally:
+        # Its last connection closes: the holder ends every command, then itself.
+        await executor.aclose()
+        async with asyncio.timeout(HOLDER_EXIT_LIMIT_S):
+            await process.wait()

@@ -1,0 +1,46 @@
+"""Searches on the wire."""
+
+from pydantic import Field
+
+from shadow.core.search import FileMatch, FileSearchResult, GrepLine, GrepQuery, GrepResult
+from shadow.wire.message import Message
+from shadow.wire.values import FsPath, OsText, TextBytes
+
+
+class GrepQueryMessage(Message, core=GrepQuery):
+    pattern: OsText
+    path: FsPath = "."
+    literal: bool = False
+    ignore_case: bool = False
+    globs: tuple[OsText, ...] = ()
+    include_ignored: bool = False
+    context: int = GrepQuery.context
+    max_matches: int = GrepQuery.max_matches
+    max_bytes: int = GrepQuery.max_bytes
+    max_line_bytes: int = GrepQuery.max_line_bytes
+    timeout_s: float = GrepQuery.timeout_s
+
+
+class GrepLineMessage(Message, core=GrepLine):
+    path: FsPath
+    number: int
+    text: TextBytes
+    is_match: bool
+    cut: bool = False
+
+
+class GrepResultMessage(Message, core=GrepResult):
+    lines: tuple[GrepLineMessage, ...]
+    truncated: str | None
+    errors: tuple[OsText, ...] = ()
+
+
+class FileMatchMessage(Message, core=FileMatch):
+    path: FsPath
+    score: int
+
+
+class FileSearchResultMessage(Message, core=FileSearchResult):
+    matches: tuple[FileMatchMessage, ...]
+    searched: int = Field(ge=0)
+    truncated: bool
