@@ -1,0 +1,74 @@
+"""Requests that wait for something: each ends when its client goes away or the sidecar stops."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from shadow.core.errors import OutcomeUnknown, ShadowError, Unavailable
+
+
+class Stopping(Exception):
+    """The sidecar is about to end; a stream just stops, its reader resumes."""
+
+
+class Holds:
+    def __init__(self) -> None:
+        self._scopes: set[asyncio.Timeout] = set()
+        self.stopping = False
+
+    def stop(self) -> None:
+        """End everything that waits, now."""
+        self.stopping = True
+        for scope in self._scopes:
+            _expire(scope)
+
+    @asynccontextmanager
+    async def hold(self, receive: Receive) -> AsyncGenerator[asyncio.Timeout]:
+        """The body of the request must have been read. Raises: ClientDisconnect, Stopping."""
+        if self.stopping:
+            raise Stopping
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            _expire(scope)
+
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                watcher = asyncio.create_task(watch())
+                self._scopes.add(scope)
+                try:
+                    yield scope
+                finally:
+                    self._scopes.discard(scope)
+                    watcher.cancel()
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise (Stopping if self.stopping and not gone else ClientDisconnect) from None
+
+    @asynccontextmanager
+    async def waiting(self, receive: Receive, *, mutates: bool) -> AsyncGenerator[None]:
+        """A hold for calls with one answer: stopping is told as an error."""
+        try:
+            async with self.hold(receive):
+                yield
+        except Stopping:
+            raise stopping_error(mutates=mutates) from None
+
+
+def stopping_error(*, mutates: bool) -> ShadowError:
+    told = "The sidecar is being restarted."
+    return OutcomeUnknown(told) if mutates else Unavailable(told)
+
+
+def _expire(scope: asyncio.Timeout) -> None:
+    if not scope.expired():
+        scope.reschedule(asyncio.get_running_loop().time())

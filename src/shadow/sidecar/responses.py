@@ -1,0 +1,78 @@
+"""Answers: messages, errors, and bytes in slices so that a large one never waits in a buffer as a whole."""
+
+from collections.abc import AsyncIterator, Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from shadow.core.errors import Denied, ShadowError
+from shadow.execution.streams import closing
+from shadow.sidecar.holds import Holds, Stopping
+from shadow.wire.errors import UNAUTHORIZED, encode_error, status_of
+from shadow.wire.message import Message
+
+SLICE_BYTES = 256 * 1024
+
+
+class Answer:
+    """A whole answer: JSON unless told otherwise."""
+
+    def __init__(
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        media_type: bytes = b"application/json",
+        headers: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        self._body = body
+        self._status = status
+        self._headers = [
+            (b"content-type", media_type),
+            (b"content-length", b"%d" % len(body)),
+            *(headers or {}).items(),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
+        if len(self._body) <= SLICE_BYTES:
+            await send({"type": "http.response.body", "body": self._body})
+            return
+        view = memoryview(self._body)
+        for start in range(0, len(view), SLICE_BYTES):
+            more = start + SLICE_BYTES < len(view)
+            await send({"type": "http.response.body", "body": view[start : start + SLICE_BYTES], "more_body": more})
+
+
+class ByteStream:
+    """Bytes of unknown length. The first piece is awaited before anything is sent: until then an error has its status."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], holds: Holds, *, headers: Mapping[bytes, bytes]) -> None:
+        self._pieces = pieces
+        self._headers = [(b"content-type", b"application/octet-stream"), *headers.items()]
+        self._holds = holds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with closing(self._pieces) as pieces:
+            piece = await anext(pieces, None)
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            try:
+                async with self._holds.hold(receive):
+                    while piece is not None:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                        piece = await anext(pieces, None)
+            except (ClientDisconnect, Stopping):
+                return  # without the end of the body: the other side must not take this for the whole
+        await send({"type": "http.response.body", "body": b""})
+
+
+def message_answer(message: Message) -> Answer:
+    return Answer(message.json_bytes())
+
+
+def error_answer(error: ShadowError) -> Answer:
+    return Answer(encode_error(error), status=status_of(error))
+
+
+def unauthorized_answer(error: Denied) -> Answer:
+    return Answer(encode_error(error), status=UNAUTHORIZED, headers={b"www-authenticate": b"Bearer"})
