@@ -1,0 +1,100 @@
+"""End a workspace's processes and take down its directory. Safe to repeat, to interrupt and to do twice at once."""
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+
+from shadow.core.errors import Broken, NotFound, Unavailable
+from shadow.core.ids import WorkspaceId
+from shadow.execution.local.directory import LOCK, REMOVED_LAST, WorkspaceDirectory, Workspaces
+from shadow.execution.local.failures import typed_failures
+from shadow.execution.local.launcher import LOCK_FD
+from shadow.execution.local.locks import ALIVE, REMOVING, lock, try_lock
+from shadow.execution.local.manifest import read_holder
+from shadow.execution.local.process import ProcessHandle, first_processes_with, is_alive, is_first_of_namespace
+from shadow.execution.local.removal import remove_tree
+from shadow.execution.local.uids import UidLeases
+
+GRACE_S = 12.0
+"""For a holder without a pid namespace to end its commands one by one."""
+_KILL_S = 30.0
+_REMOVAL_S = 3600.0
+_POLL_S = 0.005
+
+
+async def end_and_remove(workspaces: Workspaces, workspace_id: WorkspaceId, uids: UidLeases | None) -> None:
+    """For a directory that is hidden already. Returns when nothing is left. Raises: Unavailable: a process is still there."""
+    with typed_failures("Removing the workspace"):
+        directory = workspaces.open_removed(workspace_id)
+        if directory is None:
+            return
+        with directory:
+            try:
+                fd = directory.open_lock()
+            except FileNotFoundError:  # somebody else was quicker
+                return
+            try:
+                await lock(fd, REMOVING, timeout_s=_REMOVAL_S)
+                await _end_processes(directory, fd)
+                await asyncio.to_thread(remove_directory, directory.path)
+            finally:
+                os.close(fd)
+        if uids is not None:
+            await uids.release(workspaces.path / workspace_id)
+
+
+def remove_directory(path: Path) -> None:
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(parent, path.name, last=REMOVED_LAST)
+    finally:
+        os.close(parent)
+
+
+async def _end_processes(directory: WorkspaceDirectory, lock_fd: int) -> None:
+    """Until the ALIVE lock is ours: then nobody lives in it, and nobody can start."""
+    try:
+        async with asyncio.timeout(_KILL_S + GRACE_S):
+            while True:
+                # Read each time: somebody may be starting it right now.
+                holder = read_holder(directory.fd)
+                handle = None if holder is None else ProcessHandle.open(holder)
+                if handle is not None:
+                    with handle:
+                        await _end(handle, gently=not is_first_of_namespace(handle.pid))
+                if try_lock(lock_fd, ALIVE):
+                    return
+                if holder is None:
+                    _kill_half_started(directory)
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError as error:
+        raise Unavailable(
+            f"The processes of {directory.path} could not be ended.",
+            mend="Try again. What is left ends with the workspace's lease.",
+        ) from error
+
+
+def _kill_half_started(directory: WorkspaceDirectory) -> None:
+    """A starter that was killed with the sandbox half made may leave a first process that no record names."""
+    with suppress(NotFound, Broken):  # then nobody knows who started it: in doubt, wait
+        if is_alive(directory.manifest().starter):
+            return
+        file = os.stat(LOCK, dir_fd=directory.fd, follow_symlinks=False)
+        for identity in first_processes_with(LOCK_FD, device=file.st_dev, inode=file.st_ino):
+            handle = ProcessHandle.open(identity)
+            if handle is not None:
+                with handle:
+                    handle.send(SIGKILL)
+
+
+async def _end(handle: ProcessHandle, *, gently: bool) -> None:
+    if gently:
+        handle.send(SIGTERM)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await handle.wait()
+                return
+    handle.send(SIGKILL)
+    await handle.wait()

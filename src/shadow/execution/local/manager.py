@@ -1,0 +1,344 @@
+"""Workspaces on this host: sandboxes of bubblewrap, or, asked for by name, plain directories without a wall."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from shadow.core.errors import Broken, NotFound, Rejected, ShadowError, Unavailable, Unsupported
+from shadow.core.ids import WorkspaceId, is_id, make_id
+from shadow.core.workspaces import Capabilities, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
+from shadow.execution.interface import ToolExecutor, WorkspaceManager
+from shadow.execution.local.directory import FILES, WorkspaceDirectory, Workspaces
+from shadow.execution.local.ending import end_and_remove, remove_directory
+from shadow.execution.local.failures import typed_failures
+from shadow.execution.local.locks import ALIVE, REMOVING, try_lock
+from shadow.execution.local.manifest import Manifest, read_holder
+from shadow.execution.local.process import identify, is_alive
+from shadow.execution.local.removal import measure_tree
+from shadow.execution.local.sandbox import Bwrap
+from shadow.execution.local.starting import START_TIMEOUT_S, Starter, connect, directories
+from shadow.execution.local.uids import UID_LEASES_DIRECTORY, UidLeases
+
+MAX_NAME_LENGTH = 200
+MAX_ENV_BYTES = 512 * 1024
+MAX_LEASE_S = 365 * 24 * 3600.0
+_POLL_S = 0.01
+_HOLDER_ENDS_WITHIN_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class LocalWorkspaceManager(WorkspaceManager):
+    """Any number of managers, in any number of processes, may share a data directory: what lies there is the truth."""
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        isolation: Isolation,
+        default_lease_s: float,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        toolchain_paths: Sequence[Path] = (),
+        sandbox_uids: range | None = None,
+        uid_leases_dir: Path = UID_LEASES_DIRECTORY,
+        transport: Literal["unix", "tcp"] = "unix",
+        bwraps: Sequence[Bwrap] | None = None,
+    ) -> None:
+        """``clock``: seconds since 1970. ``sandbox_uids``: as root, what sandboxes run under; ``None``: a range that is free.
+        ``bwraps``: bubblewraps to try, in this order; ``None``: those that this host has.
+
+        Raises: Unsupported: an isolation that is not local.
+        """
+        if isolation not in (Isolation.SANDBOX, Isolation.NONE):
+            raise Unsupported(
+                f"The local manager cannot make workspaces with isolation {isolation.value!r}.",
+                mend="Use 'sandbox', or 'none', which is no wall at all.",
+                details={"capability": isolation.value},
+            )
+        self._uids = UidLeases(sandbox_uids, directory=uid_leases_dir) if os.geteuid() == 0 else None
+        self._isolation = isolation
+        self._default_lease_s = default_lease_s
+        self._clock = clock
+        self._entropy = entropy
+        self._workspaces = Workspaces(data_dir)
+        self._starter = Starter(toolchain_paths=toolchain_paths, uids=self._uids, tcp=transport == "tcp", bwraps=bwraps)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return _capabilities(self._isolation)
+
+    # Making
+
+    async def create(self, spec: WorkspaceSpec) -> WorkspaceStatus:
+        lease_s = self._default_lease_s if spec.lease_s is None else spec.lease_s
+        check_lease(lease_s)
+        check_workspace_spec(spec)
+        self._starter.check(self._isolation)
+        self._workspaces.prepare()
+        await self._reap_quietly()
+        manifest = self._new_manifest(spec, lease_s)
+        try:
+            async with self._workspaces.making():
+                self._workspaces.make(manifest, directories=directories(self._isolation))
+            with self._workspaces.open(manifest.id) as directory:
+                await self._make_sure_it_runs(directory)
+                return self._status(directory)
+        except BaseException:
+            await asyncio.shield(self._clean_up(manifest.id))
+            raise
+
+    async def _clean_up(self, workspace_id: WorkspaceId) -> None:
+        """After a failure that is told in any case; what stays now is left to the reaper."""
+        try:
+            await self.destroy(workspace_id)
+        except ShadowError as error:
+            log.warning("workspace.cleanup_failed", extra={"workspace_id": workspace_id, "reason": str(error)})
+
+    def _new_manifest(self, spec: WorkspaceSpec, lease_s: float) -> Manifest:
+        starter = identify(os.getpid())
+        assert starter is not None
+        now = self._clock()
+        return Manifest(
+            id=WorkspaceId(make_id("ws", entropy=self._entropy(16))),
+            name=spec.name,
+            isolation=self._isolation,
+            created_at=now,
+            lease_expires_at=now + lease_s,
+            token=self._entropy(32).hex(),
+            epoch=1,
+            starter=starter,
+            env=spec.env,
+        )
+
+    async def _make_sure_it_runs(self, directory: WorkspaceDirectory) -> None:
+        try:
+            async with asyncio.timeout(2 * START_TIMEOUT_S):
+                while not self._runs(directory, directory.manifest()):
+                    if not directory.is_current():
+                        raise NotFound(f"The workspace {directory.id} was destroyed.")
+                    if not await self._start(directory):
+                        await asyncio.sleep(_POLL_S)
+        except TimeoutError as error:
+            raise Unavailable("Another process has been starting this workspace for a minute.") from error
+
+    def _runs(self, directory: WorkspaceDirectory, manifest: Manifest) -> bool:
+        holder = read_holder(directory.fd)
+        return manifest.ready and holder is not None and is_alive(holder) and directory.is_alive()
+
+    async def _start(self, directory: WorkspaceDirectory) -> bool:
+        """Bring its processes up; ``False`` where somebody else is at it. Raises: NotFound: it is gone, or its lease is over."""
+        fd = directory.open_lock()
+        try:
+            if not try_lock(fd, ALIVE):
+                return False
+            manifest = directory.manifest()
+            if manifest.ready:
+                manifest = await directory.change(lambda m: replace(m, ready=False))
+            lease_s = manifest.lease_expires_at - self._clock()
+            if lease_s <= 0 or not directory.is_current():
+                raise NotFound(f"The workspace {manifest.id} was destroyed, or its lease is over.")
+            started = await self._starter.start(
+                directory, manifest, lease_s=lease_s, lock_fd=fd, capabilities=_capabilities(manifest.isolation)
+            )
+            await directory.change(
+                lambda m: replace(m, ready=True, made=True, uid=started.uid, tcp_port=started.tcp_port)
+            )
+            return True
+        finally:
+            os.close(fd)
+
+    # Using
+
+    async def attach(self, workspace_id: WorkspaceId, *, take_over: bool = False) -> ToolExecutor:
+        with self._workspaces.open(workspace_id) as directory:
+            await self._make_sure_it_runs(directory)
+            manifest = directory.manifest()
+            if not take_over:
+                return connect(directory, manifest, _capabilities(manifest.isolation))
+            manifest = await directory.change(lambda m: replace(m, epoch=m.epoch + 1))
+            executor = connect(directory, manifest, _capabilities(manifest.isolation))
+            try:
+                # Any call with an operation tells the holder of the new epoch; this one changes nothing else.
+                await executor.make_directory(".")
+            except BaseException:
+                await executor.aclose()
+                raise
+            return executor
+
+    async def renew(self, workspace_id: WorkspaceId, *, lease_s: float) -> None:
+        check_lease(lease_s)
+        with self._workspaces.open(workspace_id) as directory:
+            expires_at = self._clock() + lease_s
+            manifest = await directory.change(lambda m: replace(m, lease_expires_at=expires_at))
+            while directory.is_alive() and not self._runs(directory, manifest):  # it is told its lease when it starts
+                await asyncio.sleep(_POLL_S)
+                manifest = directory.manifest()
+            if self._runs(directory, manifest):
+                async with connect(directory, manifest, _capabilities(manifest.isolation)) as executor:
+                    await executor.renew_lease(lease_s)
+
+    @asynccontextmanager
+    async def open(self, spec: WorkspaceSpec) -> AsyncGenerator[ToolExecutor]:
+        status = await self.create(spec)
+        lease_s = self._default_lease_s if spec.lease_s is None else spec.lease_s
+        try:
+            renewals = asyncio.create_task(self._keep_alive(status.id, lease_s))
+            try:
+                async with await self.attach(status.id) as executor:
+                    yield executor
+            finally:
+                renewals.cancel()
+                with suppress(asyncio.CancelledError):
+                    await renewals
+        finally:
+            await asyncio.shield(self.destroy(status.id))
+
+    async def _keep_alive(self, workspace_id: WorkspaceId, lease_s: float) -> None:
+        while True:
+            await asyncio.sleep(lease_s / 3)
+            try:
+                await self.renew(workspace_id, lease_s=lease_s)
+            except NotFound:
+                return
+            except ShadowError as error:  # two more chances before the lease ends
+                log.warning("workspace.renewal_failed", extra={"workspace_id": workspace_id, "reason": str(error)})
+
+    # Looking
+
+    async def status(self, workspace_id: WorkspaceId, *, measure: bool = False) -> WorkspaceStatus:
+        with self._workspaces.open(workspace_id) as directory:
+            status = self._status(directory)
+            if measure and status.state is not WorkspaceState.BROKEN:
+                with typed_failures("Measuring the workspace"):
+                    fd = os.open(
+                        FILES, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fd
+                    )
+                    try:
+                        size = await asyncio.to_thread(measure_tree, fd)
+                    finally:
+                        os.close(fd)
+                status = replace(status, size_bytes=size)
+            return status
+
+    async def list(self) -> Sequence[WorkspaceStatus]:
+        await self._reap_quietly()
+        found: list[WorkspaceStatus] = []
+        for workspace_id in self._workspaces.present():
+            with suppress(NotFound), self._workspaces.open(workspace_id) as directory:
+                found.append(self._status(directory))
+        return sorted(found, key=lambda status: (status.created_at, status.id))
+
+    def _status(self, directory: WorkspaceDirectory) -> WorkspaceStatus:
+        try:
+            manifest = directory.manifest()
+        except (Broken, NotFound) as error:
+            return WorkspaceStatus(
+                id=WorkspaceId(directory.id),
+                name=None,
+                state=WorkspaceState.BROKEN,
+                isolation=self._isolation,
+                created_at=os.fstat(directory.fd).st_mtime,
+                lease_expires_at=None,
+                size_bytes=None,
+                error=error.message,
+            )
+        if self._runs(directory, manifest):
+            state = WorkspaceState.READY
+        elif directory.is_alive() or (not manifest.made and is_alive(manifest.starter)):
+            state = WorkspaceState.STARTING
+        else:
+            state = WorkspaceState.STOPPED
+        return WorkspaceStatus(
+            id=manifest.id,
+            name=manifest.name,
+            state=state,
+            isolation=manifest.isolation,
+            created_at=manifest.created_at,
+            lease_expires_at=manifest.lease_expires_at,
+            size_bytes=None,
+        )
+
+    # Ending
+
+    async def destroy(self, workspace_id: WorkspaceId) -> None:
+        if not is_id(workspace_id):
+            return
+        with typed_failures("Destroying the workspace"):
+            self._workspaces.hide(workspace_id)
+        await end_and_remove(self._workspaces, workspace_id, self._uids)
+
+    async def list_orphans(self) -> Sequence[WorkspaceId]:
+        left = [workspace_id for workspace_id in self._workspaces.present() if self._is_orphan(workspace_id)]
+        return [*left, *(i for i in self._workspaces.being_removed() if not self._is_worked_on(i))]
+
+    def _is_orphan(self, workspace_id: WorkspaceId) -> bool:
+        try:
+            with self._workspaces.open(workspace_id) as directory:
+                manifest = directory.manifest()
+                overdue_s = self._clock() - manifest.lease_expires_at
+                abandoned = not manifest.made and not is_alive(manifest.starter)
+                if directory.is_alive():
+                    # A holder ends itself with its lease. One that was never told of it cannot.
+                    return abandoned and overdue_s > _HOLDER_ENDS_WITHIN_S
+                return abandoned or overdue_s >= 0
+        except (NotFound, Broken):  # gone meanwhile, or not to be understood: somebody's files, for all we know
+            return False
+
+    def _is_worked_on(self, workspace_id: WorkspaceId) -> bool:
+        directory = self._workspaces.open_removed(workspace_id)
+        if directory is None:
+            return True
+        with directory:
+            return directory.is_held(REMOVING)
+
+    async def reap(self) -> Sequence[WorkspaceId]:
+        orphans = await self.list_orphans()
+        for workspace_id in orphans:
+            await self.destroy(workspace_id)
+        if self._workspaces.half_made():
+            async with self._workspaces.making():
+                for path in self._workspaces.half_made():
+                    await asyncio.to_thread(remove_directory, path)
+        return orphans
+
+    async def _reap_quietly(self) -> None:
+        """Beside other work, which must not fail because of it."""
+        try:
+            for workspace_id in await self.reap():
+                log.info("workspace.reaped", extra={"workspace_id": workspace_id})
+        except ShadowError as error:
+            log.warning("workspace.reaping_failed", extra={"reason": str(error)})
+
+
+def _capabilities(isolation: Isolation) -> Capabilities:
+    return Capabilities(
+        isolation=isolation,
+        survives_sidecar=True,
+        network=isolation is Isolation.NONE,
+        outlives_starter=True,
+    )
+
+
+def check_lease(lease_s: float) -> None:
+    """Raises: Rejected."""
+    if not 0 < lease_s <= MAX_LEASE_S:  # also for what is not a number
+        raise Rejected(f"A lease must be longer than 0 seconds and at most {MAX_LEASE_S:.0f}, not {lease_s}.")
+
+
+def check_workspace_spec(spec: WorkspaceSpec) -> None:
+    """Raises: Rejected: with the first thing about ``spec`` that no workspace could have."""
+    if spec.name is not None and (not spec.name.isprintable() or not 0 < len(spec.name) <= MAX_NAME_LENGTH):
+        raise Rejected(f"A workspace's name must be 1 to {MAX_NAME_LENGTH} printable characters.")
+    size = 0
+    for name, value in spec.env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise Rejected(f"{name[:80]!r} cannot be an environment variable: its name or its value is not allowed.")
+        size += len(name) + len(value)
+    if size > MAX_ENV_BYTES:
+        raise Rejected(f"The environment is larger than {MAX_ENV_BYTES} bytes.", mend="Write it to a file instead.")

@@ -1,0 +1,182 @@
+"""What a sandbox looks like from inside, as arguments for bubblewrap. Pure: facts of the host come in, an argv comes out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from shadow.core.errors import SettingsRefused
+from shadow.execution.local.launcher import DATA_FD, STATUS_FD
+
+WORKSPACE = "/workspace"
+STATE = "/run/shadow"
+HOME = "/home/agent"
+HOSTNAME = "shadow"
+USER_ID = 1000
+TMPFS_LIMIT_BYTES = 4 * 1024**3
+"""For each of /tmp, /var/tmp, /dev/shm and the home directory."""
+
+SYSTEM_DIRECTORIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+"""The host's programs and libraries; symlinks where the host has symlinks."""
+
+ETC_ENTRIES = (
+    "alternatives",  # else awk, cc, vi, java lead nowhere on Debian
+    "ld.so.cache", "ld.so.conf", "ld.so.conf.d",  # where the dynamic linker finds libraries
+    "ssl/certs", "ssl/openssl.cnf", "ssl/cert.pem", "ca-certificates", "ca-certificates.conf",  # not ssl/private
+    "pki/tls/certs", "pki/tls/cert.pem", "pki/tls/openssl.cnf", "pki/ca-trust/extracted", "crypto-policies",
+    "localtime", "timezone", "os-release", "lsb-release", "debian_version",
+    "mime.types", "magic", "services", "protocols", "rpc", "ethertypes", "networks", "host.conf", "gai.conf",
+    "bash.bashrc", "inputrc", "terminfo", "login.defs", "shells", "nanorc", "vim", "manpath.config",
+    "fonts", "perl", "python3", "python3.*", "java-*", "maven/m2.conf", "maven/logging", "dpkg/origins", "ImageMagick-*",
+)  # fmt: skip
+"""What programs need of /etc and what holds no secret. Not among them on purpose: package managers' settings (their
+addresses can carry passwords), gitconfig, profile, ssh, sudoers, machine-id and the host's users."""
+
+SYNTHETIC_FILES: Mapping[str, str] = {
+    "/etc/passwd": (
+        "root:x:0:0:root:/root:/usr/sbin/nologin\n"
+        f"agent:x:{USER_ID}:{USER_ID}:agent:{HOME}:/bin/bash\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    ),
+    "/etc/group": f"root:x:0:\ntty:x:5:\nagent:x:{USER_ID}:\nnogroup:x:65534:\n",
+    "/etc/hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n",
+    "/etc/hostname": f"{HOSTNAME}\n",
+    "/etc/nsswitch.conf": (
+        "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n"
+        "protocols: files\nservices: files\nethers: files\nrpc: files\n"
+    ),
+    "/etc/resolv.conf": "# This workspace has no network.\n",
+}
+
+_PRIVATE = ("/tmp", "/var/tmp", "/dev", "/proc", "/run", "/etc", HOME, WORKSPACE, STATE)
+_NOTHING_BELOW = ("/dev", "/proc", WORKSPACE, STATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What a sandbox takes from its host."""
+
+    system: Mapping[str, str | None]
+    """Which of ``SYSTEM_DIRECTORIES`` there are: where a symlink points to, ``None`` for a directory."""
+    etc: Sequence[str] = ()
+    """Which entries of /etc there are, patterns resolved."""
+    read_only: Sequence[str] = ()
+    """Paths that are shown read-only at their own place: the interpreter, Shadow itself, more tools."""
+    links: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Symlinks to make outside of those paths: steps on the way to the interpreter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bwrap:
+    """A bubblewrap: a program, and the directory above it that also holds the libraries it brings along."""
+
+    directory: str
+    program: str
+    """Relative to ``directory``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    bwrap: Bwrap
+    host: Host
+    files: str
+    """The checkout on the host: ``/workspace`` inside, writable."""
+    state: str
+    """Journal and byte logs on the host: ``/run/shadow`` inside, writable."""
+    command: Sequence[str]
+    """The first process, pid 1 inside."""
+
+
+def is_beneath(path: str, directory: str) -> bool:
+    """Also true for ``directory`` itself."""
+    return PurePosixPath(path).is_relative_to(directory)
+
+
+def check_read_only_path(path: str) -> None:
+    """Raises: SettingsRefused: for a path that would cover, or lie in, what is private to each workspace."""
+    for private in _PRIVATE:
+        if is_beneath(private, path):
+            raise SettingsRefused(
+                f"{path} cannot be shown inside workspaces: there, {private} is private to each of them.",
+                mend=f"Choose directories that do not hold {private}.",
+            )
+    for private in _NOTHING_BELOW:
+        if is_beneath(path, private):
+            raise SettingsRefused(
+                f"{path} cannot be shown inside workspaces: there, {private} is something else.",
+                mend="Move it (and, if it is Shadow's own place, install Shadow) elsewhere.",
+            )
+
+
+def outermost(paths: Sequence[str], *, system: Mapping[str, str | None]) -> tuple[str, ...]:
+    """``paths`` without those that lie in another one or in a system directory."""
+    kept: list[str] = []
+    for path in sorted(set(paths), key=lambda p: (len(PurePosixPath(p).parts), p)):
+        if not any(is_beneath(path, outer) for outer in (*system, *kept)):
+            kept.append(path)
+    return tuple(kept)
+
+
+def staged_sources(sandbox: Sandbox) -> tuple[str, ...]:
+    """Paths that a dropped uid may be unable to reach: the launcher mounts them where it can."""
+    return (sandbox.bwrap.directory, sandbox.files, sandbox.state, *sandbox.host.read_only)
+
+
+def sandbox_data(seccomp: bytes) -> tuple[bytes, ...]:
+    """The files in memory that ``bwrap_argv`` refers to, in the order of their descriptors."""
+    return (seccomp, *(text.encode() for text in SYNTHETIC_FILES.values()))
+
+
+def bwrap_argv(sandbox: Sandbox, *, stage_dir: str | None) -> tuple[str, ...]:
+    """``stage_dir``: where the launcher mounts ``staged_sources``, by number; ``None``: they are used at their own place.
+
+    The order matters: private places first, then what is shown at its own path (which may lie in one: a clone below /tmp), then
+    the workspace; the root is closed last.
+    """
+    places = {
+        source: source if stage_dir is None else f"{stage_dir}/{index}"
+        for index, source in enumerate(staged_sources(sandbox))
+    }
+    host = sandbox.host
+    tmpfs = ("--size", str(TMPFS_LIMIT_BYTES), "--tmpfs")
+    argv = [
+        f"{places[sandbox.bwrap.directory]}/{sandbox.bwrap.program}",
+        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--disable-userns", "--cap-drop", "ALL", "--new-session", "--as-pid-1", "--clearenv"),
+        *("--uid", str(USER_ID), "--gid", str(USER_ID), "--hostname", HOSTNAME),
+        *("--json-status-fd", str(STATUS_FD), "--seccomp", str(DATA_FD)),
+    ]
+    for directory, target in host.system.items():
+        argv += ("--ro-bind", directory, directory) if target is None else ("--symlink", target, directory)
+    for directory in ("/etc", "/run", "/var", "/home"):
+        argv += ("--perms", "0755", "--dir", directory)
+    for entry in host.etc:
+        argv += ("--ro-bind", f"/etc/{entry}", f"/etc/{entry}")
+    for index, path in enumerate(SYNTHETIC_FILES):
+        argv += ("--perms", "0644", "--file", str(DATA_FD + 1 + index), path)
+    argv += ("--symlink", "/proc/self/mounts", "/etc/mtab", "--symlink", "/run", "/var/run")
+    argv += ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", *tmpfs, "/dev/shm", "--remount-ro", "/dev")
+    argv += ("--perms", "1777", *tmpfs, "/tmp", "--perms", "1777", *tmpfs, "/var/tmp", "--perms", "0755", *tmpfs, HOME)
+    for path in host.read_only:
+        argv += ("--ro-bind", places[path], path)
+    for path, target in host.links.items():
+        argv += ("--symlink", target, path)
+    argv += ("--bind", places[sandbox.state], STATE, "--bind", places[sandbox.files], WORKSPACE)
+    argv += ("--remount-ro", "/", "--chdir", "/", "--", *sandbox.command)
+    return tuple(argv)
+
+
+def base_env(*, home: str, temporary: str, tool_directories: Sequence[str], last: str) -> dict[str, str]:
+    """The whole environment of a workspace's commands, before their own additions.
+
+    ``last``: a directory for the end of PATH: that of Shadow's interpreter, for hosts whose system has none.
+    """
+    system = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+    return {
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        "LOGNAME": "agent",
+        "PATH": ":".join(dict.fromkeys((*tool_directories, *system, last))),
+        "SHELL": "/bin/bash",
+        "TMPDIR": temporary,
+        "USER": "agent",
+    }

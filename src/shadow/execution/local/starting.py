@@ -1,0 +1,239 @@
+"""Bring a workspace's processes up in its directory: socket, sandbox, holder, first answer."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from signal import SIGKILL
+
+from shadow.core.errors import Broken, Unsupported
+from shadow.core.workspaces import Capabilities, Isolation
+from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_argv
+from shadow.execution.interface import ToolExecutor
+from shadow.execution.local import launcher
+from shadow.execution.local.directory import FILES, HOME, SOCKET, STATE, TEMPORARY, WorkspaceDirectory
+from shadow.execution.local.failures import host_limits, launch_failure, typed_failures
+from shadow.execution.local.host_facts import find_bwraps, read_host, stage_directory, tool_directories
+from shadow.execution.local.launch import Launched, LaunchPlan, launch
+from shadow.execution.local.manifest import Manifest, write_holder
+from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
+from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
+from shadow.execution.local.sandbox import (
+    WORKSPACE,
+    Bwrap,
+    Host,
+    Sandbox,
+    base_env,
+    bwrap_argv,
+    sandbox_data,
+    staged_sources,
+)
+from shadow.execution.local.seccomp import assemble
+from shadow.execution.local.uids import UidLeases
+
+START_TIMEOUT_S = 30.0
+_BACKLOG = 512
+
+
+def directories(isolation: Isolation) -> Sequence[str]:
+    """What a workspace's directory holds from the beginning."""
+    return (FILES, STATE) if isolation is Isolation.SANDBOX else (FILES, STATE, HOME, TEMPORARY)
+
+
+def connect(directory: WorkspaceDirectory, manifest: Manifest, capabilities: Capabilities) -> ToolExecutor:
+    """An executor that speaks to the workspace's sidecar. Nothing is sent yet."""
+    from shadow.execution.sidecar_client.client import SidecarClient  # its HTTP library takes 0.2 s to import
+    from shadow.execution.sidecar_client.endpoint import TcpEndpoint, UnixEndpoint
+
+    endpoint = (
+        UnixEndpoint(directory.path / SOCKET)
+        if manifest.tcp_port is None
+        else TcpEndpoint(host="127.0.0.1", port=manifest.tcp_port)
+    )
+    return SidecarClient(endpoint, token=manifest.token, capabilities=capabilities, epoch=manifest.epoch)
+
+
+class Starter:
+    """Starts workspaces' processes. Facts of the host are read once."""
+
+    def __init__(
+        self, *, toolchain_paths: Sequence[Path], uids: UidLeases | None, tcp: bool, bwraps: Sequence[Bwrap] | None
+    ) -> None:
+        """``uids``: where sandboxes get a uid of their own; ``None``: they run under ours."""
+        self._toolchain_paths = tuple(toolchain_paths)
+        self._uids = uids
+        self._tcp = tcp
+        self._host: Host | None = None
+        self._bwraps = tuple(bwraps or ())
+
+    def check(self, isolation: Isolation) -> None:
+        """Raises: Unsupported, SettingsRefused: what can be known before anything is made."""
+        if isolation is Isolation.SANDBOX:
+            assemble(os.uname().machine)
+            self._host = self._host or read_host(self._toolchain_paths)
+            self._bwraps = self._bwraps or find_bwraps()
+
+    async def start(
+        self,
+        directory: WorkspaceDirectory,
+        manifest: Manifest,
+        *,
+        lease_s: float,
+        lock_fd: int,
+        capabilities: Capabilities,
+    ) -> Manifest:
+        """Start the holder and wait until its sidecar answers. ``lock_fd`` has the directory's ALIVE lock.
+
+        Returns the manifest with what is now true; the caller writes it. What failed leaves no process.
+        Raises: Unsupported, LimitExceeded, Denied, Conflict, SettingsRefused, Broken.
+        """
+        self.check(manifest.isolation)
+        with typed_failures("Starting the workspace"):
+            manifest = replace(manifest, uid=await self._leased_uid(directory, manifest))
+            with listening_socket(directory, tcp=self._tcp) as listener:
+                manifest = replace(manifest, tcp_port=listener.getsockname()[1] if self._tcp else None)
+                config = self._config(directory, manifest, lease_s).to_json()
+                await self._first_that_works(directory, manifest, config, (lock_fd, listener.fileno()), capabilities)
+        return manifest
+
+    async def _first_that_works(
+        self,
+        directory: WorkspaceDirectory,
+        manifest: Manifest,
+        config: bytes,
+        descriptors: tuple[int, int],
+        capabilities: Capabilities,
+    ) -> None:
+        """Another bubblewrap may be allowed what one is not: AppArmor goes by the program's path."""
+        first_failure: Unsupported | None = None
+        for bwrap in self._bwraps if manifest.isolation is Isolation.SANDBOX else (None,):
+            plan = self.plan(directory, holder_argv(), uid=manifest.uid, bwrap=bwrap)
+            try:
+                async with first_process(directory, plan, config=config, descriptors=descriptors) as process:
+                    await _first_answer(process, connect(directory, manifest, capabilities))
+            except Unsupported as error:
+                first_failure = first_failure or error
+            else:
+                self._bwraps = tuple(sorted(self._bwraps, key=lambda other: other != bwrap))
+                return
+        assert first_failure is not None
+        raise first_failure
+
+    def plan(
+        self, directory: WorkspaceDirectory, argv: Sequence[str], *, uid: int | None, bwrap: Bwrap | None
+    ) -> LaunchPlan:
+        """``bwrap``: the bubblewrap that makes the sandbox; ``None``: no wall."""
+        if bwrap is None:
+            return LaunchPlan(argv=argv, announce=True)
+        assert self._host is not None
+        sandbox = Sandbox(
+            bwrap=bwrap,
+            host=self._host,
+            files=str(directory.path / FILES),
+            state=str(directory.path / STATE),
+            command=argv,
+        )
+        stage_dir = None if uid is None else stage_directory()
+        return LaunchPlan(
+            argv=bwrap_argv(sandbox, stage_dir=stage_dir),
+            data=sandbox_data(assemble(os.uname().machine)),
+            announce=False,
+            uid=uid,
+            stage_dir=stage_dir,
+            stage=staged_sources(sandbox),
+        )
+
+    async def _leased_uid(self, directory: WorkspaceDirectory, manifest: Manifest) -> int | None:
+        if self._uids is None or manifest.isolation is not Isolation.SANDBOX:
+            return None
+        if manifest.uid is not None:
+            await self._uids.keep(manifest.uid, directory.path)
+            return manifest.uid
+        uid = await self._uids.take(directory.path)
+        for name in (FILES, STATE):
+            os.chown(name, uid, uid, dir_fd=directory.fd, follow_symlinks=False)
+        return uid
+
+    def _config(self, directory: WorkspaceDirectory, manifest: Manifest, lease_s: float) -> HolderConfig:
+        tools = tool_directories(self._toolchain_paths)
+        if manifest.isolation is Isolation.SANDBOX:
+            root, state, home, temporary = WORKSPACE, SANDBOX_STATE, SANDBOX_HOME, "/tmp"
+        else:
+            root, state, home, temporary = (str(directory.path / name) for name in (FILES, STATE, HOME, TEMPORARY))
+        env = base_env(home=home, temporary=temporary, tool_directories=tools, last=f"{sys.base_prefix}/bin")
+        return HolderConfig(
+            workspace_id=manifest.id,
+            root=root,
+            state_dir=state,
+            token=manifest.token,
+            isolation=manifest.isolation.value,
+            lease_s=lease_s,
+            epoch=manifest.epoch,
+            base_env={**env, **manifest.env},
+            listen_fd=launcher.LISTEN_FD,
+            lock_fd=launcher.LOCK_FD,
+            sidecar_argv=sidecar_argv(),
+            sidecar_env=env,
+        )
+
+
+@contextmanager
+def listening_socket(directory: WorkspaceDirectory, *, tcp: bool) -> Generator[socket.socket]:
+    """Bound outside, where nothing inside can put something else in its place."""
+    with socket.socket(socket.AF_INET if tcp else socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
+        if tcp:
+            listener.bind(("127.0.0.1", 0))
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{SOCKET}.new", dir_fd=directory.fd)
+            os.fchmod(listener.fileno(), 0o600)  # before the bind: no moment at which others may connect
+            listener.bind(f"/proc/self/fd/{directory.fd}/{SOCKET}.new")  # an address is at most 107 bytes long
+        listener.listen(_BACKLOG)
+        if not tcp:
+            # Never absent: to clients, no socket means no workspace.
+            os.rename(f"{SOCKET}.new", SOCKET, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+        yield listener
+
+
+@asynccontextmanager
+async def first_process(
+    directory: WorkspaceDirectory, plan: LaunchPlan, *, config: bytes, descriptors: tuple[int, int]
+) -> AsyncGenerator[Launched]:
+    """Start it and hand it its configuration. It lives on after the block, unless that fails.
+
+    ``descriptors``: the lock and the listening socket. Raises: see ``launch``.
+    """
+    process = await launch(plan, lock_fd=descriptors[0], listen_fd=descriptors[1])
+    try:
+        # Recorded before it may do anything: from here on, whoever destroys the workspace finds it.
+        write_holder(directory.fd, process.identity)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await process.configure(config)
+        yield process
+    except BaseException:
+        process.handle.send(SIGKILL)
+        raise
+    finally:
+        process.close()
+
+
+async def _first_answer(process: Launched, executor: ToolExecutor) -> None:
+    """Raises: as ``launch_failure`` where the process ended first; Broken where nothing answers in time."""
+    ended = asyncio.create_task(process.handle.wait())
+    answer = asyncio.create_task(executor.health())
+    try:
+        await asyncio.wait({ended, answer}, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            raise launch_failure(process.failure_text(), host_limits())
+        if not answer.done():
+            raise Broken(f"The workspace did not answer within {START_TIMEOUT_S:.0f} s.")
+        await answer
+    finally:
+        for task in (ended, answer):
+            task.cancel()
+        await asyncio.gather(ended, answer, return_exceptions=True)
+        await executor.aclose()

@@ -1,0 +1,52 @@
+"""The one place that names implementations: a workspace manager for a mode and an isolation, imported when asked for."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from shadow.core.errors import Unsupported
+from shadow.core.workspaces import Isolation, Mode
+from shadow.execution.interface import WorkspaceManager
+
+
+def make_manager(
+    mode: Mode,
+    isolation: Isolation,
+    *,
+    data_dir: Path,
+    default_lease_s: float,
+    toolchain_paths: Sequence[Path] = (),
+    sandbox_uids: range | None = None,
+    transport: Literal["unix", "tcp"] = "unix",
+    clock: Callable[[], float] = time.time,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> WorkspaceManager:
+    """Raises: Unsupported: there is no such implementation yet; the mend names one that there is."""
+    match mode, isolation:
+        case Mode.LOCAL, Isolation.SANDBOX | Isolation.NONE:
+            from shadow.execution.local.manager import LocalWorkspaceManager
+
+            return LocalWorkspaceManager(
+                data_dir=data_dir,
+                isolation=isolation,
+                default_lease_s=default_lease_s,
+                toolchain_paths=toolchain_paths,
+                sandbox_uids=sandbox_uids,
+                transport=transport,
+                clock=clock,
+                entropy=entropy,
+            )
+        case Mode.LOCAL, Isolation.CONTAINER | Isolation.MICROVM:
+            raise Unsupported(
+                f"Local workspaces with isolation {isolation.value!r} do not exist yet.",
+                mend="Use isolation 'sandbox'.",
+                details={"capability": isolation.value},
+            )
+        case ((Mode.REMOTE | Mode.MOCK), _):
+            raise Unsupported(
+                f"The mode {mode.value!r} does not exist yet.",
+                mend="Use the mode 'local' (AGENT_MODE=local).",
+                details={"capability": mode.value},
+            )
