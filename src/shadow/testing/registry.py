@@ -1,0 +1,72 @@
+"""Every check of the contract, by name."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from shadow.execution.interface import WorkspaceManager
+from shadow.testing import (
+    capabilities,
+    commands,
+    directories,
+    endings,
+    files,
+    lines,
+    listings,
+    operations,
+    output,
+    paths,
+    replacements,
+    search,
+    stdin,
+    workspaces,
+)
+from shadow.testing.contract import Check
+from shadow.testing.site import Site
+
+EXECUTOR_MODULES: tuple[ModuleType, ...] = (
+    files,
+    lines,
+    replacements,
+    directories,
+    listings,
+    paths,
+    search,
+    commands,
+    stdin,
+    output,
+    endings,
+    operations,
+    capabilities,
+)
+PREFIX = "check_"
+
+
+def checks() -> Sequence[Check[Site]]:
+    """What every ``ToolExecutor`` must keep."""
+    return [check for module in EXECUTOR_MODULES for check in _checks_of(module)]
+
+
+def workspace_checks() -> Sequence[Check[WorkspaceManager]]:
+    """What every ``WorkspaceManager`` must keep."""
+    return list(_checks_of(workspaces))
+
+
+def _checks_of(module: ModuleType) -> Iterator[Check[Any]]:
+    """A module's functions ``check_…``; their first line of documentation is the rule."""
+    needs: Mapping[object, tuple[str, ...]] = getattr(module, "NEEDS", {})
+    alone: frozenset[object] = getattr(module, "ALONE", frozenset())
+    noun = module.__name__.rpartition(".")[2]
+    for name, function in vars(module).items():
+        if name.startswith(PREFIX) and inspect.getmodule(function) is module:
+            rule = (inspect.getdoc(function) or "").partition("\n")[0]
+            if not rule:
+                raise TypeError(f"{noun}.{name} does not say its rule")
+            yield Check(
+                name=f"{noun}.{name.removeprefix(PREFIX)}",
+                rule=rule,
+                function=function,
+                needs=needs.get(function, ()),
+                alone=function in alone,
+            )
