@@ -1,0 +1,279 @@
+"""``shadow workspace exec``: a command's live output, stdin, signals and honest exit code."""
+
+import asyncio
+import base64
+import signal
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import structlog
+import typer
+
+from shadow.cli.opening import find, seconds, variables
+from shadow.cli.outcome import COMMAND_TIMED_OUT, EXEC_FAILED, WrongUsage, print_json, say
+from shadow.cli.streams import BlockingThread, is_fed, read_some, write_all
+from shadow.cli.text import size
+from shadow.core.commands import (
+    Channel,
+    Command,
+    CommandSpec,
+    Ending,
+    Exited,
+    Gap,
+    Killed,
+    Lost,
+    Output,
+    Overflow,
+    Signalled,
+    StdinMode,
+    TimedOut,
+    check_spec,
+    shell,
+)
+from shadow.core.errors import Conflict, OutcomeUnknown, ShadowError, Unavailable
+from shadow.core.ids import CommandId, WorkspaceId
+from shadow.core.workspaces import WorkspaceState, WorkspaceStatus
+from shadow.execution.interface import ToolExecutor, WorkspaceManager
+
+STDIN = 0
+GRACE_S = 2.0
+JSON_OUTPUT_BYTES = 1024 * 1024
+KEEP_ALIVE_S = 60.0
+LOOK_EVERY_S = 1.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+async def execute(
+    reference: str,
+    *,
+    argv: tuple[str, ...],
+    line: str | None,
+    cwd: str,
+    env: Sequence[str],
+    timeout: str | None,
+    stdin: bool | None,
+    as_json: bool,
+) -> int:
+    if bool(argv) == (line is not None):
+        raise WrongUsage("Give a command behind `--`, or a shell line with -c.")
+    feed = is_fed(STDIN) if stdin is None else stdin
+    spec = CommandSpec(
+        argv=argv or shell(line or ""),
+        cwd=cwd,
+        env=variables(env),
+        stdin=StdinMode.OPEN if feed else StdinMode.CLOSED,
+        timeout_s=seconds(timeout, option="--timeout"),
+        overflow=Overflow.WAIT,
+    )
+    check_spec(spec)
+    manager, workspace = await find(reference)
+    sink = Collected() if as_json else Live()
+    async with await manager.attach(workspace.id) as executor:
+        command, code = await run(manager, workspace.id, executor, spec, sink)
+    if isinstance(sink, Collected):
+        print_json({"exit_code": code, "command": asdict(command)} | sink.document())
+    else:
+        _explain(command)
+    return code
+
+
+class Live:
+    """Output to our own stdout and stderr, as it is."""
+
+    def __init__(self) -> None:
+        self._thread = BlockingThread("output")
+
+    async def take(self, item: Output | Gap) -> None:
+        match item:
+            case Output(channel=channel, data=data):
+                await self._thread.call(lambda: write_all(int(channel), data))
+            case Gap(start=start, end=end):
+                say(f"shadow: {size(end - start)} of output were dropped here: it was read too slowly.", style="yellow")
+
+
+@dataclass
+class Collected:
+    """The first mebibyte of each channel, for JSON."""
+
+    data: dict[Channel, bytearray] = field(default_factory=lambda: {channel: bytearray() for channel in Channel})
+    truncated: bool = False
+
+    async def take(self, item: Output | Gap) -> None:
+        if isinstance(item, Gap):
+            self.truncated = True
+            return
+        kept = self.data[item.channel]
+        room = JSON_OUTPUT_BYTES - len(kept)
+        kept += item.data[:room]
+        self.truncated |= len(item.data) > room
+
+    def document(self) -> dict[str, object]:
+        document: dict[str, object] = {"output_truncated": self.truncated}
+        for channel, data in self.data.items():
+            name = channel.name.lower()
+            try:
+                document[name] = data.decode()
+            except UnicodeDecodeError:
+                document[f"{name}_base64"] = base64.b64encode(data).decode()
+        return document
+
+
+class Signals:
+    """The signals that would end us, in place of the end."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self._queue: asyncio.Queue[int] = asyncio.Queue()
+
+    @contextmanager
+    def held_back(self) -> Generator[None]:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._note, int(number))
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _note(self, number: int) -> None:
+        self.first = self.first or number
+        self._queue.put_nowait(number)
+
+    async def next(self) -> int:
+        return await self._queue.get()
+
+
+async def run(
+    manager: WorkspaceManager,
+    workspace_id: WorkspaceId,
+    executor: ToolExecutor,
+    spec: CommandSpec,
+    sink: Live | Collected,
+) -> tuple[Command, int]:
+    """Run ``spec`` to its end, which a signal to us brings about. Returns how it ended and our exit code."""
+    signals = Signals()
+    with signals.held_back():
+        command = await executor.start(spec)
+        async with asyncio.TaskGroup() as tasks:
+            output = tasks.create_task(_follow(manager, workspace_id, executor, command.id, sink))
+            helpers = [
+                tasks.create_task(_watch_over(manager, workspace_id)),
+                tasks.create_task(_obey(signals, executor, command.id, output, tasks)),
+            ]
+            if spec.stdin is StdinMode.OPEN:
+                helpers.append(tasks.create_task(_feed(executor, command.id)))
+            await asyncio.wait({output})
+            for helper in helpers:
+                helper.cancel()
+        command = await executor.wait(command.id, timeout_s=GRACE_S)
+    return command, 128 + signals.first if signals.first else _exit_code(command.ending)
+
+
+async def _follow(
+    manager: WorkspaceManager,
+    workspace_id: WorkspaceId,
+    executor: ToolExecutor,
+    command_id: CommandId,
+    sink: Live | Collected,
+) -> None:
+    try:
+        async for item in executor.read_output(command_id):
+            await sink.take(item)
+    except BrokenPipeError:
+        # Who read our output has gone: the command ends, as a local one would.
+        await executor.kill(command_id, grace_s=GRACE_S)
+        raise
+    except ShadowError:
+        await _check_alive(manager, workspace_id)  # says more than a connection that was refused
+        raise
+
+
+async def _check_alive(manager: WorkspaceManager, workspace_id: WorkspaceId) -> WorkspaceStatus:
+    """Raises: OutcomeUnknown, NotFound: the workspace ended, or was removed."""
+    status = await manager.status(workspace_id)
+    if status.state is WorkspaceState.STOPPED:
+        raise OutcomeUnknown(
+            "The workspace ended: nobody can know how the command did.",
+            mend="Its files and logs are kept; the next command starts it again.",
+        )
+    return status
+
+
+async def _obey(
+    signals: Signals,
+    executor: ToolExecutor,
+    command_id: CommandId,
+    output: asyncio.Task[None],
+    tasks: asyncio.TaskGroup,
+) -> None:
+    """The first signal ends the command's tree; a second one ends us, whatever becomes of the command."""
+    await signals.next()
+    tasks.create_task(_end(executor, command_id, output))
+    number = await signals.next()
+    say(f"shadow: left at once; command {command_id} may still run (`shadow workspace show` tells).", style="yellow")
+    raise typer.Exit(128 + number)
+
+
+async def _end(executor: ToolExecutor, command_id: CommandId, output: asyncio.Task[None]) -> None:
+    await executor.kill(command_id, grace_s=GRACE_S)
+    await asyncio.wait({output}, timeout=GRACE_S)
+    output.cancel()  # nobody takes it
+
+
+async def _feed(executor: ToolExecutor, command_id: CommandId) -> None:
+    thread, sent = BlockingThread("input"), 0
+    try:
+        while True:
+            pending = await thread.call(lambda: read_some(STDIN))
+            at_end = not pending
+            while pending:
+                accepted = await executor.write_stdin(command_id, pending, offset=sent)
+                pending, sent = pending[accepted - sent :], accepted
+            if at_end:
+                await executor.write_stdin(command_id, b"", offset=sent, close=True)
+                return
+    except Conflict:
+        return  # the command takes no more
+
+
+async def _watch_over(manager: WorkspaceManager, workspace_id: WorkspaceId) -> None:
+    """No lease ends under a running command, or lasts much longer for it; a workspace that ended is noticed at once."""
+    while True:
+        status = await _check_alive(manager, workspace_id)
+        if status.lease_expires_at is not None and status.lease_expires_at - time.time() < KEEP_ALIVE_S:
+            try:
+                await manager.renew(workspace_id, lease_s=2 * KEEP_ALIVE_S)
+            except (Unavailable, OutcomeUnknown) as error:
+                structlog.get_logger().warning("lease.renewal_failed", workspace_id=workspace_id, code=error.code)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _exit_code(ending: Ending | None) -> int:
+    match ending:
+        case Exited(code=code):
+            return code
+        case Signalled(signal=number):
+            return 128 + number
+        case TimedOut():
+            return COMMAND_TIMED_OUT
+        case Killed():
+            return 128 + signal.SIGKILL
+        case Lost() | None:
+            return EXEC_FAILED
+
+
+def _explain(command: Command) -> None:
+    match command.ending:
+        case TimedOut(after_s=after_s):
+            say(f"shadow: the time was up after {after_s:g} s; the command's tree was ended.", style="yellow")
+        case Lost(reason=reason):
+            say(f"shadow: nobody can know how the command ended: {reason}", style="red")
+        case None:
+            say(f"shadow: command {command.id} still runs.", style="yellow")
+        case Exited() | Signalled() | Killed():
+            pass
+    if command.survivors:
+        say(f"shadow: processes that could not be ended: {', '.join(map(str, command.survivors))}", style="yellow")

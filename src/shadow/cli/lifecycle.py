@@ -1,0 +1,196 @@
+"""``shadow workspace create|list|show|renew|rm``."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import typer
+
+from shadow.cli import copying
+from shadow.cli.opening import NO_WALL, find, manager_of, open_manager, seconds, variables
+from shadow.cli.outcome import DONE, FAILED, WrongUsage, exit_code, print_json, report, say, wants_colour
+from shadow.cli.references import choose
+from shadow.cli.text import printable, size, span
+from shadow.core.commands import Command, Exited, Killed, Lost, Signalled, TimedOut
+from shadow.core.errors import ShadowError
+from shadow.core.workspaces import Health, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
+from shadow.settings import load_settings
+
+
+async def create(
+    *,
+    name: str | None,
+    source: str | None,
+    isolation: str | None,
+    lease: str | None,
+    env: Sequence[str],
+    as_json: bool,
+) -> int:
+    spec = WorkspaceSpec(name=name, lease_s=seconds(lease, option="--lease"), env=variables(env))
+    directory = copying.local_directory(source) if source is not None else None
+    manager = open_manager(isolation=isolation)
+    status = await manager.create(spec)
+    if status.isolation is Isolation.NONE:
+        say(NO_WALL, style="yellow")
+    if directory is not None:
+        try:
+            async with await manager.attach(status.id) as executor:
+                await copying.upload_content(executor, directory)
+        except BaseException:
+            # Nobody was told of it yet.
+            await manager.destroy(status.id)
+            raise
+    if as_json:
+        print_json({"workspace": asdict(status)})
+    else:
+        print(status.id)
+    return DONE
+
+
+async def list_all(*, as_json: bool) -> int:
+    statuses = await open_manager().list()
+    if as_json:
+        print_json({"workspaces": [asdict(status) for status in statuses]})
+        return DONE
+    if not statuses:
+        say("There is no workspace. `shadow workspace create` makes one.")
+        return DONE
+    now = time.time()
+    rows = [
+        (s.id, s.name or "", s.state.value, s.isolation.value, span(now - s.created_at) + " ago", _lease(s, now))
+        for s in statuses
+    ]
+    _print_table(("ID", "NAME", "STATE", "ISOLATION", "MADE", "LEASE"), rows)
+    for status in statuses:
+        if status.error:
+            say(f"{status.id}: {status.error}", style="yellow")
+    return DONE
+
+
+def _lease(status: WorkspaceStatus, now: float) -> str:
+    if status.lease_expires_at is None:
+        return "none"
+    left = status.lease_expires_at - now
+    return f"{span(left)} left" if left > 0 else "over"
+
+
+async def show(reference: str, *, as_json: bool) -> int:
+    manager, found = await find(reference)
+    status = await manager.status(found.id, measure=True)
+    health: Health | None = None
+    commands: Sequence[Command] = ()
+    unreachable: ShadowError | None = None
+    if status.state is WorkspaceState.READY:  # to look at one that has stopped must not start it
+        try:
+            async with await manager.attach(status.id) as executor:
+                health, commands = await executor.health(), await executor.list_commands()
+        except ShadowError as error:
+            unreachable = error
+    if as_json:
+        document: dict[str, object] = {
+            "workspace": asdict(status),
+            "health": asdict(health) if health else None,
+            "commands": [asdict(command) for command in commands],
+        }
+        if unreachable:
+            document["error"] = {"code": unreachable.code, "message": unreachable.message, "mend": unreachable.mend}
+        print_json(document)
+    else:
+        _print_workspace(status, health, commands)
+        if unreachable:
+            report(unreachable)
+    return exit_code(unreachable) if unreachable else DONE
+
+
+def _print_workspace(status: WorkspaceStatus, health: Health | None, commands: Sequence[Command]) -> None:
+    now = time.time()
+    facts = {
+        "workspace": status.id,
+        "name": status.name or "",
+        "state": status.state.value,
+        "isolation": status.isolation.value,
+        "made": span(now - status.created_at) + " ago",
+        "lease": _lease(status, now),
+        "size": size(status.size_bytes) if status.size_bytes is not None else "",
+        "error": status.error or "",
+    }
+    if health:
+        facts["up"] = f"{span(health.uptime_s)}, version {health.version}"
+        facts["commands"] = f"{health.commands_running} running"
+        facts["restarts"] = f"{health.sidecar_restarts} of the sidecar" if health.sidecar_restarts else ""
+    for label, value in facts.items():
+        if value:
+            print(f"{label:<10} {printable(value)}")
+    if commands:
+        print()
+        rows = [(c.id, _state(c), span(now - c.started_at) + " ago", " ".join(c.argv)[:200]) for c in commands[-20:]]
+        _print_table(("COMMAND", "STATE", "STARTED", "ARGV"), rows)
+
+
+def _state(command: Command) -> str:
+    match command.ending:
+        case None:
+            return "running"
+        case Exited(code=code):
+            return f"exited {code}"
+        case Signalled(signal=number):
+            return f"signal {number}"
+        case TimedOut(after_s=after_s):
+            return f"timed out after {after_s:g} s"
+        case Killed():
+            return "killed"
+        case Lost():
+            return "lost"
+
+
+async def renew(reference: str, *, lease: str | None, as_json: bool) -> int:
+    settings_lease_s = load_settings().lease_s
+    manager, found = await find(reference)
+    await manager.renew(found.id, lease_s=seconds(lease, option="--lease") or settings_lease_s)
+    status = await manager.status(found.id)
+    if as_json:
+        print_json({"workspace": asdict(status)})
+    else:
+        print(f"{status.id}  {_lease(status, time.time())}")
+    return DONE
+
+
+async def remove(references: Sequence[str], *, every: bool, ask: bool, as_json: bool) -> int:
+    if bool(references) == every:
+        raise WrongUsage("Name the workspaces to remove, or give --all.")
+    statuses = await open_manager().list()
+    chosen = list({s.id: s for s in (statuses if every else [choose(r, statuses) for r in references])}.values())
+    if every and ask and chosen and sys.stdin.isatty() and not typer.confirm(f"Remove all {len(chosen)} workspaces?"):
+        return FAILED
+    code, removed, errors = DONE, list[str](), list[dict[str, object]]()
+    for status in chosen:
+        try:
+            await manager_of(status).destroy(status.id)
+        except ShadowError as error:
+            code = exit_code(error)
+            errors.append({"workspace": status.id, "code": error.code, "message": error.message, "mend": error.mend})
+            if not as_json:
+                report(error)
+        else:
+            removed.append(status.id)
+            if not as_json:
+                print(status.id)
+    if as_json:
+        print_json({"removed": removed} | ({"errors": errors} if errors else {}))
+    return code
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 500, no_color=not wants_colour(terminal))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(printable(cell), overflow="ellipsis") for cell in row))
+    console.print(table, highlight=False)

@@ -1,0 +1,54 @@
+"""What every command of the CLI begins with: settings, logs, a manager, and options turned into values."""
+
+from collections.abc import Sequence
+
+from shadow.bootstrap import make_manager, start_logging
+from shadow.cli.outcome import WrongUsage
+from shadow.cli.references import choose
+from shadow.cli.text import duration_s
+from shadow.core.workspaces import Isolation, WorkspaceStatus
+from shadow.execution.interface import WorkspaceManager
+from shadow.settings import load_settings
+
+NO_WALL = (
+    "warning: isolation none is no wall: commands of this workspace run with your rights, on this host, "
+    "with its network and all files that you can read."
+)
+
+
+def open_manager(*, isolation: str | None = None) -> WorkspaceManager:
+    """The manager that settings and options ask for; logging is set up on the way."""
+    settings = load_settings()
+    start_logging(settings)
+    if isolation is None:
+        return make_manager(settings)
+    if isolation not in tuple(Isolation):
+        raise WrongUsage(f"There is no isolation {isolation!r}.", mend=f"Choose from {', '.join(Isolation)}.")
+    return make_manager(settings, isolation=Isolation(isolation))
+
+
+def variables(assignments: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` pairs as a mapping. Raises: WrongUsage."""
+    pairs: dict[str, str] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not (name and equals):
+            raise WrongUsage(f"--env cannot be {assignment!r}.", mend="Write NAME=VALUE.")
+        pairs[name] = value
+    return pairs
+
+
+def seconds(text: str | None, *, option: str) -> float | None:
+    return None if text is None else duration_s(text, option=option)
+
+
+async def find(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
+    """The workspace that ``reference`` means, and a manager of its own isolation. Raises: NotFound, Conflict."""
+    manager = open_manager()
+    status = choose(reference, await manager.list())
+    return manager_of(status), status
+
+
+def manager_of(status: WorkspaceStatus) -> WorkspaceManager:
+    """One that may attach to it: a manager never starts a workspace with another wall than it was made with."""
+    return make_manager(load_settings(), isolation=status.isolation)

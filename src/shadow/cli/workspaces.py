@@ -1,0 +1,148 @@
+"""``shadow workspace …``: the options of each command; the work is done in the module that the command imports."""
+
+from typing import Annotated
+
+import typer
+
+from shadow.cli.outcome import EXEC_FAILED, finish
+
+app = typer.Typer(help="Make workspaces and work in them.", rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Reference = Annotated[str, typer.Argument(metavar="ID", help="Id, unique beginning of an id, or name.")]
+
+
+@app.callback(invoke_without_command=True)
+def workspace(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def create(
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    source: Annotated[str | None, typer.Option("--from", metavar="DIRECTORY", help="Copy this directory in.")] = None,
+    isolation: Annotated[
+        str | None, typer.Option(metavar="sandbox|none", help="How it is walled off; none is no wall at all.")
+    ] = None,
+    lease: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long it lives unless renewed: 90 (seconds), 15m, 24h, 7d.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for every command; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a workspace and print its id."""
+    from shadow.cli import lifecycle
+
+    finish(
+        lambda: lifecycle.create(
+            name=name, source=source, isolation=isolation, lease=lease, env=env or (), as_json=as_json
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("exec")
+def execute(
+    reference: Reference,
+    argv: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND…", help="Program and arguments.")] = None,
+    line: Annotated[
+        str | None, typer.Option("-c", metavar="LINE", help="A line for bash, in place of COMMAND.")
+    ] = None,
+    cwd: Annotated[str, typer.Option(metavar="DIRECTORY", help="Where it runs, beneath the workspace's root.")] = ".",
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable; repeatable.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="After this its whole tree is ended: 90 (seconds), 15m.")
+    ] = None,
+    stdin: Annotated[
+        bool | None,
+        typer.Option("--stdin/--no-stdin", help="Feed stdin to it. By default where stdin is a pipe or a file."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a command in a workspace; output is live, the exit code is the command's.
+
+    128+N if signal N ended it, 124 if the time was up, 125 if Shadow failed, 130 after Ctrl-C (which ends its tree).
+    """
+    from shadow.cli import execution
+
+    finish(
+        lambda: execution.execute(
+            reference,
+            argv=tuple(argv or ()),
+            line=line,
+            cwd=cwd,
+            env=env or (),
+            timeout=timeout,
+            stdin=stdin,
+            as_json=as_json,
+        ),
+        as_json=as_json,
+        failed=EXEC_FAILED,
+    )
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List all workspaces."""
+    from shadow.cli import lifecycle
+
+    finish(lambda: lifecycle.list_all(as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def show(reference: Reference, as_json: Json = False) -> None:
+    """Show how a workspace stands and what ran in it."""
+    from shadow.cli import lifecycle
+
+    finish(lambda: lifecycle.show(reference, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def renew(
+    reference: Reference,
+    lease: Annotated[
+        str | None, typer.Option(metavar="TIME", help="From now on; by default the setting lease_s.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Renew the lease of a workspace."""
+    from shadow.cli import lifecycle
+
+    finish(lambda: lifecycle.renew(reference, lease=lease, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def cp(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A local path, or ID:PATH.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The other kind.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a file or a directory into a workspace or out of it.
+
+    As with `cp -r`: into TARGET where that is a directory, else to that name; SOURCE/. means its content. Symlinks are
+    copied as links; out of a workspace only those that stay within what is copied. What is left out is named.
+    """
+    from shadow.cli import copying
+
+    finish(lambda: copying.copy(source, target, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def rm(
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="ID…", help="Ids, beginnings of ids, names.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All workspaces.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """End everything in workspaces and remove them."""
+    from shadow.cli import lifecycle
+
+    finish(
+        lambda: lifecycle.remove(references or (), every=every, ask=not (yes or as_json), as_json=as_json),
+        as_json=as_json,
+    )

@@ -1,0 +1,226 @@
+"""Settings: the one place that reads the environment and the settings file.
+
+A value comes from its environment variable, else from the settings file, else from its default. A name that does not
+exist is refused, so that a misspelt setting never passes for a default.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from shadow.core.errors import SettingsRefused
+from shadow.core.workspaces import Isolation, Mode
+
+PREFIX = "SHADOW_"
+CONFIG_VARIABLE = "SHADOW_CONFIG"
+_OWN_VARIABLES = {"mode": "AGENT_MODE"}
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    AUTO = "auto"
+    """``console`` where stderr is a terminal, else ``json``."""
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class UidRange(BaseModel):
+    """Host uids from ``first`` to ``last``, both included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: int = Field(ge=1000)
+    last: int = Field(le=2**32 - 2)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("the first uid is above the last")
+        return self
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+def _uid_range(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    first, dash, last = value.partition("-")
+    if not (dash and first.strip().isdecimal() and last.strip().isdecimal()):
+        raise ValueError("write it as FIRST-LAST, for example 200000-265535")
+    return {"first": int(first), "last": int(last)}
+
+
+def _path_list(value: object) -> object:
+    return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("the home directory that ~ stands for is unknown") from error
+    if not path.is_absolute():
+        raise ValueError("write an absolute path (or one that begins with ~)")
+    if "\0" in str(path):
+        raise ValueError("a path cannot hold NUL characters")
+    return path
+
+
+def _base_directory(variable: str, fallback: str) -> Path:
+    """A directory of the XDG base directory specification, which ignores relative values."""
+    given = Path(os.environ.get(variable, ""))
+    if given.is_absolute():
+        return given
+    try:
+        return Path.home() / fallback
+    except RuntimeError as error:
+        raise SettingsRefused(
+            "The home directory of this user is unknown.", mend=f"Set HOME, {variable} or {PREFIX}DATA_DIR."
+        ) from error
+
+
+def default_data_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/shadow")
+    return _base_directory("XDG_DATA_HOME", ".local/share") / "shadow"
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class Settings(BaseModel):
+    """All settings. Field descriptions are the text of ``docs/settings.md``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Mode = Field(
+        default=Mode.LOCAL,
+        description="Where workspaces live: `local` is this host. `remote` and `mock` are refused until they exist.",
+    )
+    isolation: Isolation = Field(
+        default=Isolation.SANDBOX,
+        description="How a workspace is walled off: `sandbox` (Linux namespaces) or `none`, which is no wall at all: "
+        "commands run with the rights of the user who started Shadow.",
+    )
+    data_dir: AbsolutePath = Field(
+        default_factory=default_data_dir,
+        description="Directory that holds the workspaces.",
+        json_schema_extra={"shown_default": "root: `/var/lib/shadow`; else `$XDG_DATA_HOME/shadow`"},
+    )
+    lease_s: float = Field(
+        default=24 * 3600.0,
+        ge=1,
+        le=365 * 24 * 3600,
+        description="How long a new workspace lives unless it is renewed.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    toolchain_paths: Annotated[tuple[AbsolutePath, ...], BeforeValidator(_path_list)] = Field(
+        default=(),
+        description="More directories of this host that sandboxes see, read-only and at the same path; "
+        "in the variable parted by `:`, in the file a list. Everything in a sandbox can read them.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    sandbox_uids: Annotated[UidRange | None, BeforeValidator(_uid_range)] = Field(
+        default=None,
+        description="Host uids for sandboxes, one each, where Shadow runs as root: `FIRST-LAST`. "
+        "Nothing else on the host may use them.",
+        json_schema_extra={"shown_default": "a range that distributions leave free"},
+    )
+    log_level: LogLevel = Field(
+        default=LogLevel.WARNING,
+        description="Least severe log events that are written, to stderr: `debug`, `info`, `warning` or `error`.",
+    )
+    log_format: LogFormat = Field(
+        default=LogFormat.AUTO,
+        description="`console`, `json` (one object a line) or `auto`: `console` where stderr is a terminal.",
+    )
+
+
+def variable_name(field: str) -> str:
+    return _OWN_VARIABLES.get(field, PREFIX + field.upper())
+
+
+def config_path() -> Path:
+    """Where the settings file is looked for."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named).expanduser() if named else _base_directory("XDG_CONFIG_HOME", ".config") / "shadow/config.toml"
+
+
+def load_settings() -> Settings:
+    """The settings as environment, file and defaults give them. Raises: SettingsRefused: naming what to change."""
+    from_environment = _read_environment(os.environ)
+    path = config_path()
+    from_file = _read_file(path, must_exist=CONFIG_VARIABLE in os.environ)
+    try:
+        return Settings.model_validate(from_file | from_environment)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = str(fault["loc"][0])
+        source = variable_name(field) if field in from_environment else f"{field} in {path}"
+        given = (from_file | from_environment).get(field)
+        raise SettingsRefused(
+            f"{source} cannot be {given!r}: {_lower_first(fault['msg'].removeprefix('Value error, '))}.",
+            mend=f"It means: {Settings.model_fields[field].description}",
+            details={"setting": field, "variable": variable_name(field)},
+        ) from error
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    field_by_variable = {variable_name(field): field for field in Settings.model_fields}
+    known = {*field_by_variable, CONFIG_VARIABLE}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known:
+            raise _unknown(f"environment variable {name!r}", name, known)
+    # An empty variable counts as one that is not set.
+    return {field: environ[variable] for variable, field in field_by_variable.items() if environ.get(variable)}
+
+
+def _read_file(path: Path, *, must_exist: bool) -> dict[str, object]:
+    try:
+        text = path.read_bytes().decode()
+        values: dict[str, object] = tomllib.loads(text)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if must_exist:
+            raise SettingsRefused(
+                f"{CONFIG_VARIABLE} names {str(path)!r}, which is not there.", mend="Create it or unset the variable."
+            ) from error
+        return {}
+    except OSError as error:
+        raise SettingsRefused(
+            f"The settings file {str(path)!r} cannot be read: {error.strerror}.", mend="Check its permissions."
+        ) from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise SettingsRefused(
+            f"The settings file {str(path)!r} is not TOML: {_lower_first(str(error))}.",
+            mend='Write lines such as: isolation = "sandbox"',
+        ) from error
+    for name in values:
+        if name not in Settings.model_fields:
+            raise _unknown(f"setting {name!r} in {path}", name, set(Settings.model_fields))
+    return values
+
+
+def _unknown(what: str, name: str, known: set[str]) -> SettingsRefused:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    mend = f"Did you mean {close[0]}?" if close else f"Settings are: {', '.join(sorted(known))}."
+    return SettingsRefused(f"There is no {what}.", mend=mend, details={"name": name})
