@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from shadow.core.workspaces import Capabilities, Isolation, WorkspaceSpec
 from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_argv
 from shadow.execution.host.executor import open_host
 from shadow.execution.interface import ToolExecutor
+from shadow.execution.local.manager import LocalWorkspaceManager
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 
@@ -88,13 +90,16 @@ async def _served(directory: Path, listener: socket.socket, endpoint: Endpoint) 
             await process.wait()
 
 
+def local_manager(directory: Path, isolation: Isolation) -> LocalWorkspaceManager:
+    return LocalWorkspaceManager(
+        data_dir=directory, isolation=isolation, default_lease_s=600.0, clock=time.time, entropy=secrets.token_bytes
+    )
+
+
 @asynccontextmanager
 async def sandbox(directory: Path) -> AsyncGenerator[ToolExecutor, None]:
     """A workspace of the local sandbox."""
-    from shadow.execution.local.manager import LocalWorkspaceManager
-
-    manager = LocalWorkspaceManager(directory, isolation=Isolation.SANDBOX)
-    async with manager.open(WorkspaceSpec()) as executor:
+    async with local_manager(directory, Isolation.SANDBOX).open(WorkspaceSpec()) as executor:
         yield executor
 
 

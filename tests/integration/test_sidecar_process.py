@@ -1,0 +1,145 @@
+"""The sidecar as a process under a real holder: it is restarted, it is stopped, it never outlives the holder."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from shadow.core.commands import CommandSpec, Output, shell
+from shadow.core.workspaces import Isolation
+from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_argv
+from shadow.execution.sidecar_client.client import SidecarClient
+from shadow.execution.sidecar_client.endpoint import UnixEndpoint
+from tests.support.holders import gone
+from tests.support.sidecars import TOKEN, client, listen
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def workspace(directory: Path) -> AsyncGenerator[tuple[asyncio.subprocess.Process, SidecarClient]]:
+    """A holder that keeps a sidecar, and a client of it."""
+    (directory / "root").mkdir()
+    (directory / "state").mkdir()
+    with listen(directory / "sidecar.sock") as listener:
+        config = HolderConfig(
+            workspace_id="ws_test",
+            root=str(directory / "root"),
+            state_dir=str(directory / "state"),
+            token=TOKEN,
+            isolation=Isolation.NONE,
+            lease_s=None,
+            epoch=1,
+            base_env={"PATH": "/usr/bin:/bin"},
+            listen_fd=listener.fileno(),
+            sidecar_argv=sidecar_argv(),
+        )
+        process = await asyncio.create_subprocess_exec(
+            *holder_argv(), stdin=asyncio.subprocess.PIPE, pass_fds=(listener.fileno(),), env={}
+        )
+        assert process.stdin is not None
+        process.stdin.write(config.to_json())
+        process.stdin.close()
+        try:
+            async with client(UnixEndpoint(directory / "sidecar.sock")) as executor:
+                yield process, executor
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(20):
+                await process.wait()
+
+
+async def sidecar_pid(holder: asyncio.subprocess.Process, *, other_than: int = 0) -> int:
+    """The holder's child that is a sidecar, once there is one."""
+    async with asyncio.timeout(10):
+        while True:
+            for pid in map(int, Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()):
+                if pid != other_than and b"shadow.sidecar.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+            await asyncio.sleep(0.01)
+
+
+async def test_the_first_call_waits_in_the_backlog(tmp_path: Path) -> None:
+    async with workspace(tmp_path) as (_, executor):
+        health = await executor.health()
+        assert (health.epoch, health.sidecar_restarts) == (1, 0)
+
+
+@pytest.mark.parametrize(("number", "total"), [(signal.SIGKILL, 12_500_000), (signal.SIGTERM, 2_500_000)])
+async def test_a_sidecar_that_ends_amid_much_output_costs_no_byte(tmp_path: Path, number: int, total: int) -> None:
+    async with workspace(tmp_path) as (holder, executor):
+        spec = CommandSpec(argv=shell(f"seq -f '%015.0f' {total}"), log_limit_bytes=1 << 30)  # 16 bytes a line
+        command = await executor.start(spec)
+        pid = await sidecar_pid(holder)
+        expected, size, partial = 1, 0, b""
+        async for item in executor.read_output(command.id):
+            assert isinstance(item, Output)
+            if any(size < at <= size + len(item.data) for at in (total, 8 * total)):
+                os.kill(pid, number)
+                pid = await sidecar_pid(holder, other_than=pid)
+            size += len(item.data)
+            lines = (partial + item.data).split(b"\n")
+            partial = lines.pop()
+            assert not lines or (int(lines[0]), int(lines[-1])) == (expected, expected + len(lines) - 1)
+            expected += len(lines)
+        assert (size, expected - 1) == (16 * total, total)
+        assert (await executor.health()).sidecar_restarts == 2
+
+
+async def test_a_sidecar_ends_with_its_holder(tmp_path: Path) -> None:
+    async with workspace(tmp_path) as (holder, executor):
+        await executor.health()
+        pid = await sidecar_pid(holder)
+        holder.send_signal(signal.SIGKILL)
+        await gone(pid)
+
+
+async def test_the_log_holds_no_output_of_a_command(tmp_path: Path) -> None:
+    async with workspace(tmp_path) as (_, executor):
+        result = await executor.run(CommandSpec(argv=shell("echo a-secret-word; echo a-secret-word >&2")))
+        assert b"a-secret-word" in result.stdout
+    logs = b"".join(path.read_bytes() for path in (tmp_path / "state").glob("*.log"))
+    assert b"sidecar.started" in logs
+    assert b"a-secret-word" not in logs
+    assert TOKEN.encode() not in logs
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"{}", id="lacks all"),
+        pytest.param(b'{"token": "short-secret"}', id="a short token"),
+    ],
+)
+async def test_settings_that_are_not_right_are_refused_without_their_values(told: bytes) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *sidecar_argv(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, env={}
+    )
+    async with asyncio.timeout(20):
+        _, stderr = await process.communicate(told)
+    assert process.returncode == 2
+    assert b"sidecar.settings_refused" in stderr
+    assert b"short-secret" not in stderr
+
+
+def test_importing_the_sidecar_brings_no_client_and_no_cli() -> None:
+    code = "import sys, shadow.sidecar.main; print(*sys.modules)"
+    listed = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, check=True, text=True).stdout
+    assert not {"aiohttp", "typer", "rich", "pydantic_settings", "structlog"} & set(listed.split())
+
+
+def test_a_listening_socket_is_left_open_for_the_next_sidecar(tmp_path: Path) -> None:
+    # What a holder relies on: closing a duplicate does not end the listening.
+    with listen(tmp_path / "x.sock") as listener:
+        listener.dup().close()
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(str(tmp_path / "x.sock"))
