@@ -7,6 +7,7 @@ import typer
 
 from shadow.cli import workspaces
 from shadow.cli.outcome import INTERRUPTED, WRONG_USAGE, WrongUsage, finish, print_json, report
+from shadow.cli.streams import fill_closed
 from shadow.version import __version__
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ def demo() -> None:
 
 
 def main() -> None:
+    fill_closed()
     try:
         code: object = app(standalone_mode=False)
     except typer.TyperException as error:

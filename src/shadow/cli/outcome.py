@@ -39,8 +39,7 @@ def _run(work: Callable[[], Coroutine[None, None, int]], *, as_json: bool, faile
 
     try:
         code = asyncio.run(work())
-        if sys.stdout is not None:  # it is None where the descriptor was closed
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BaseException as raised:  # noqa: BLE001 - the last place that can say what happened
         error = _first_cause(raised)
     else:
