@@ -101,6 +101,31 @@ def test_wrong_usage_ends_with_2_and_a_mend(cli: ShadowCli):
         assert b"Traceback" not in done.stderr
 
 
+def test_output_that_cannot_be_written_is_told_and_ends_the_command(cli: ShadowCli, id_: str):
+    endless = "echo $$ > pid; while :; do echo more; sleep 0.01; done"
+    for code, arguments in (
+        (1, ("version",)),
+        (1, ("--help",)),
+        (1, ("workspace", "list", "--json")),
+        (125, ("workspace", "exec", id_, "-c", endless)),
+    ):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [*cli.argv, *arguments],
+                env=cli.environment(),
+                cwd=cli.home,
+                stdin=subprocess.DEVNULL,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=DEADLINE_S,
+            )
+        assert done.returncode == code, done
+        assert b"cannot be written: No space left" in done.stderr
+        assert b"Traceback" not in done.stderr
+        assert b"Exception ignored" not in done.stderr
+    assert cli.run("workspace", "exec", id_, "-c", "kill -0 $(cat pid)").returncode == 1
+
+
 def test_times_that_are_none_are_wrong_usage(cli: ShadowCli):
     for arguments in (("create", "--lease", "soon"), ("exec", "any", "--timeout", "0", "--", "true")):
         done = cli.run("workspace", *arguments)

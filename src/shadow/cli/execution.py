@@ -186,8 +186,8 @@ async def _follow(
         async with telling_of_its_end(lambda: _check_alive(manager, workspace_id)):
             async for item in executor.read_output(command_id):
                 await sink.take(item)
-    except BrokenPipeError:
-        # Who read our output has gone: the command ends, as a local one would.
+    except OSError:
+        # Who read our output has gone, or cannot take it: the command ends, as a local one would.
         await executor.kill(command_id, grace_s=GRACE_S)
         raise
 

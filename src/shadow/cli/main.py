@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from shadow.cli import workspaces
-from shadow.cli.outcome import INTERRUPTED, WRONG_USAGE, WrongUsage, finish, print_json, report
+from shadow.cli.outcome import INTERRUPTED, WRONG_USAGE, WrongUsage, finish, output_failed, print_json, report
 from shadow.cli.streams import fill_closed
 from shadow.version import __version__
 
@@ -70,6 +70,8 @@ def main() -> None:
         code = WRONG_USAGE
     except typer.Abort:
         code = INTERRUPTED
+    except OSError as error:  # of what is printed without a coroutine: help, the version, an error as JSON
+        code = output_failed(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
