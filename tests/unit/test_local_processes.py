@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from shadow.core.errors import Broken, Unavailable, Unsupported
+from shadow.execution.local.directory import ALIVE, CHANGES
 from shadow.execution.local.failures import launch_failure, namespace_mend
-from shadow.execution.local.locks import ALIVE, CHANGES, is_locked, lock, open_lock, try_lock
 from shadow.execution.local.process import ProcessHandle, identify, is_alive, is_first_of_namespace
+from shadow.storage.locks import is_locked, lock, open_lock, try_lock
 
 pytestmark = pytest.mark.anyio
 

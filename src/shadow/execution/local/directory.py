@@ -18,13 +18,15 @@ from pathlib import Path
 from shadow.core.errors import Broken, Denied, NotFound
 from shadow.core.ids import WorkspaceId, is_id
 from shadow.execution.local.failures import typed_failures
-from shadow.execution.local.locks import ALIVE, CHANGES, held, is_locked, lock, open_lock
 from shadow.execution.local.manifest import HOLDER, MANIFEST, Manifest, read_manifest, write_manifest
 from shadow.execution.local.uids import removed_name
+from shadow.storage.locks import held, is_locked, lock, open_lock
 
 FILES, STATE, HOME, TEMPORARY = "files", "state", "home", "tmp"
 SOCKET = "sidecar.sock"
 LOCK = "lock"
+ALIVE, CHANGES, REMOVING = 0, 1, 2
+"""Bytes of the lock: kept by the holder for as long as it lives; by who changes the manifest; by who takes the directory down."""
 REMOVED_LAST = (HOLDER, MANIFEST, LOCK)
 _NEW = ".new-"
 _REMOVED = ".removed-"

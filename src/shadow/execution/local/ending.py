@@ -8,14 +8,14 @@ from signal import SIGKILL, SIGTERM
 
 from shadow.core.errors import Broken, NotFound, Unavailable
 from shadow.core.ids import WorkspaceId
-from shadow.execution.local.directory import LOCK, REMOVED_LAST, WorkspaceDirectory, Workspaces
+from shadow.execution.local.directory import ALIVE, LOCK, REMOVED_LAST, REMOVING, WorkspaceDirectory, Workspaces
 from shadow.execution.local.failures import typed_failures
 from shadow.execution.local.launcher import LOCK_FD
-from shadow.execution.local.locks import ALIVE, REMOVING, lock, try_lock
 from shadow.execution.local.manifest import read_holder
 from shadow.execution.local.process import ProcessHandle, first_processes_with, is_alive, is_first_of_namespace
 from shadow.execution.local.removal import remove_tree
 from shadow.execution.local.uids import UidLeases
+from shadow.storage.locks import lock, try_lock
 
 GRACE_S = 12.0
 """For a holder without a pid namespace to end its commands one by one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shadow.core.errors import Conflict, LimitExceeded, SettingsRefused
 from shadow.execution.local.failures import typed_failures
-from shadow.execution.local.locks import held
+from shadow.storage.locks import held
 
 UID_LEASES_DIRECTORY = Path("/var/lib/shadow/uids")
 DEFAULT_UIDS = (range(1_900_000_000, 1_900_010_000), range(60_578, 61_184))

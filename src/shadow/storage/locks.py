@@ -14,13 +14,6 @@ from pathlib import Path
 
 from shadow.core.errors import Unavailable
 
-ALIVE = 0
-"""The byte that a workspace's holder keeps for as long as it lives."""
-CHANGES = 1
-"""The byte of who changes the manifest."""
-REMOVING = 2
-"""The byte of who takes the directory down."""
-
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
 _POLL_S = 0.003
 
@@ -59,11 +52,11 @@ async def lock(fd: int, byte: int, *, timeout_s: float = 10.0) -> None:
 
 
 @asynccontextmanager
-async def held(path: Path, *, byte: int = 0) -> AsyncGenerator[None]:
-    """The lock for the length of a block of short, local work."""
+async def held(path: Path, *, byte: int = 0, timeout_s: float = 10.0) -> AsyncGenerator[None]:
+    """The lock for the length of a block. Raises: Unavailable: somebody else has held it for ``timeout_s``."""
     fd = open_lock(path)
     try:
-        await lock(fd, byte)
+        await lock(fd, byte, timeout_s=timeout_s)
         yield
     finally:
         os.close(fd)
