@@ -6,6 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from shadow.core.ids import WorkspaceId
+from shadow.core.repositories import Checkout
 
 
 class Mode(StrEnum):
@@ -42,6 +43,8 @@ class WorkspaceSpec:
     """How long the workspace lives unless somebody renews it; ``None`` takes the setting."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Added to the base environment of every command. Not a place for secrets: everything inside can read it."""
+    checkout: Checkout | None = None
+    """What the workspace is about to be filled with: kept with it, for whoever delivers its work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class WorkspaceStatus:
     size_bytes: int | None
     """Bytes that the checkout takes on disk; ``None`` where it was not asked for."""
     error: str | None = None
+    checkout: Checkout | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,16 +14,16 @@ from shadow.core.errors import Broken, NotFound, Rejected, ShadowError, Unavaila
 from shadow.core.ids import WorkspaceId, is_id, make_id
 from shadow.core.workspaces import Capabilities, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
-from shadow.execution.local.directory import FILES, WorkspaceDirectory, Workspaces
+from shadow.execution.local.directory import ALIVE, FILES, REMOVING, WorkspaceDirectory, Workspaces
 from shadow.execution.local.ending import end_and_remove, remove_directory
 from shadow.execution.local.failures import typed_failures
-from shadow.execution.local.locks import ALIVE, REMOVING, try_lock
 from shadow.execution.local.manifest import Manifest, read_holder
 from shadow.execution.local.process import identify, is_alive
 from shadow.execution.local.removal import measure_tree
 from shadow.execution.local.sandbox import Bwrap
 from shadow.execution.local.starting import START_TIMEOUT_S, Starter, connect, directories
 from shadow.execution.local.uids import UID_LEASES_DIRECTORY, UidLeases
+from shadow.storage.locks import try_lock
 
 MAX_NAME_LENGTH = 200
 MAX_ENV_BYTES = 512 * 1024
@@ -115,6 +115,7 @@ class LocalWorkspaceManager(WorkspaceManager):
             epoch=1,
             starter=starter,
             env=spec.env,
+            checkout=spec.checkout,
         )
 
     async def _make_sure_it_runs(self, directory: WorkspaceDirectory) -> None:
@@ -263,6 +264,7 @@ class LocalWorkspaceManager(WorkspaceManager):
             created_at=manifest.created_at,
             lease_expires_at=manifest.lease_expires_at,
             size_bytes=None,
+            checkout=manifest.checkout,
         )
 
     # Ending

@@ -11,6 +11,7 @@ from typing import cast
 
 from shadow.core.errors import Broken, NotFound
 from shadow.core.ids import WorkspaceId, is_id
+from shadow.core.repositories import Checkout
 from shadow.core.workspaces import Isolation
 from shadow.execution.local.process import ProcessIdentity
 
@@ -41,12 +42,14 @@ class Manifest:
     tcp_port: int | None = None
     """Where it listens, if not on its unix socket."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    checkout: Checkout | None = None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
     values = {f.name: getattr(manifest, f.name) for f in fields(manifest)}
     values["env"] = dict(manifest.env)
     values["starter"] = asdict(manifest.starter)
+    values["checkout"] = None if manifest.checkout is None else asdict(manifest.checkout)
     return json.dumps(values, indent=1).encode()
 
 
@@ -90,6 +93,22 @@ def _checked(values: dict[str, object]) -> Manifest:
         uid=_integer(values, "uid"),
         tcp_port=_integer(values, "tcp_port"),
         env=cast("dict[str, str]", env),
+        checkout=_checkout(values.get("checkout")),
+    )
+
+
+def _checkout(value: object) -> Checkout | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise TypeError("'checkout' is not an object")
+    parts = cast("dict[str, object]", value)
+    return Checkout(
+        repository=_text(parts, "repository"),
+        base_branch=None if parts.get("base_branch") is None else _text(parts, "base_branch"),
+        base_commit=_text(parts, "base_commit"),
+        branch=_text(parts, "branch"),
+        depth=_integer(parts, "depth"),
     )
 
 
