@@ -7,14 +7,20 @@ As a library::
         greeting = await workspace.read_file("greeting")
 """
 
+import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
+from shadow.core.errors import SettingsRefused
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.execution import registry
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.settings import LogFormat, Settings, load_settings
+
+if TYPE_CHECKING:
+    from shadow.scm.repositories import Repositories
 
 
 def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> WorkspaceManager:
@@ -27,6 +33,26 @@ def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> W
         default_lease_s=settings.lease_s,
         toolchain_paths=settings.toolchain_paths,
         sandbox_uids=range(uids.first, uids.last + 1) if uids else None,
+    )
+
+
+def make_repositories(settings: Settings) -> "Repositories":
+    """Where repositories come from and work goes to, as ``settings`` say. Raises: SettingsRefused."""
+    from shadow.scm.access import Tokens
+    from shadow.scm.filling import Identity
+    from shadow.scm.repositories import Repositories
+
+    try:
+        tokens = Tokens.parse(settings.git_tokens.get_secret_value())
+    except ValueError as error:
+        raise SettingsRefused(f"SHADOW_GIT_TOKENS cannot be understood: {error}.") from error
+    return Repositories(
+        data_dir=settings.data_dir,
+        tokens=tokens,
+        identity=Identity(name=settings.agent_name, email=settings.agent_email),
+        repository_limit_bytes=settings.repository_limit_bytes,
+        delivery_limit_bytes=settings.delivery_limit_bytes,
+        entropy=os.urandom,
     )
 
 

@@ -12,7 +12,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from shadow.core.errors import SettingsRefused
 from shadow.core.workspaces import Isolation, Mode
@@ -141,6 +150,30 @@ class Settings(BaseModel):
         description="Host uids for sandboxes, one each, where Shadow runs as root: `FIRST-LAST`. "
         "Nothing else on the host may use them.",
         json_schema_extra={"shown_default": "a range that distributions leave free"},
+    )
+    git_tokens: SecretStr = Field(
+        default=SecretStr(""),
+        description="Tokens for https remotes: `HOST=TOKEN` or `HOST=USER:TOKEN`, parted by commas. Used by Shadow itself, "
+        "outside of workspaces. Without one, your `~/.netrc`, git credential helpers and ssh keys are used.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    agent_name: str = Field(
+        default="Shadow", min_length=1, max_length=200, description="Author of what is committed in workspaces."
+    )
+    agent_email: str = Field(
+        default="shadow@localhost", min_length=1, max_length=200, description="E-mail address of that author."
+    )
+    repository_limit_bytes: int = Field(
+        default=8 * 1024**3,
+        ge=1024**2,
+        description="How large the mirror of one repository may be.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    delivery_limit_bytes: int = Field(
+        default=512 * 1024**2,
+        ge=1024,
+        description="How large the bundle with the work of one workspace may be.",
+        json_schema_extra={"unit": "bytes"},
     )
     log_level: LogLevel = Field(
         default=LogLevel.WARNING,

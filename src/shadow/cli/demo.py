@@ -1,21 +1,19 @@
 """``shadow demo`` (and ``make run``): the main job on a small example, with what to type next."""
 
-import os
 import sys
 import time
-from pathlib import Path
 
-import shadow
-from shadow.cli import copying, execution
+from shadow.cli import execution
+from shadow.cli.example import EXAMPLE, example_repository
 from shadow.cli.opening import NO_WALL, open_manager
 from shadow.cli.outcome import DONE, FAILED, say
+from shadow.cli.repositories import RepositoryOptions, create_with_repository
 from shadow.cli.text import printable
 from shadow.core.commands import CommandSpec, Exited, Killed
-from shadow.core.errors import NotFound
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.execution.interface import ToolExecutor
+from shadow.settings import load_settings
 
-EXAMPLE = "openhours"
 WHERE = """
 import os, platform, pwd
 user = pwd.getpwuid(os.getuid()).pw_name
@@ -29,18 +27,17 @@ TESTS = ("python3", "-m", "unittest", "-v")
 
 async def show() -> int:
     manager = open_manager()
-    example = find_example()
+    repository = await example_repository(load_settings().data_dir)
     began = time.monotonic()
-    workspace = await manager.create(WorkspaceSpec(name=EXAMPLE))
+    workspace = await create_with_repository(manager, WorkspaceSpec(name=EXAMPLE), RepositoryOptions(str(repository)))
+    took_ms = (time.monotonic() - began) * 1000
+    assert workspace.checkout is not None
+    if workspace.isolation is Isolation.NONE:
+        say(NO_WALL, style="yellow")
+    print(f"Repository {repository}, an example, cloned into a workspace.")
+    print(f"Workspace {workspace.id} on branch {workspace.checkout.branch}: ready in {took_ms:.0f} ms.")
     try:
         async with await manager.attach(workspace.id) as executor:
-            copied = await copying.upload_content(executor, example)
-            took_ms = (time.monotonic() - began) * 1000
-            if workspace.isolation is Isolation.NONE:
-                say(NO_WALL, style="yellow")
-            print(
-                f"Workspace {workspace.id}: made in {took_ms:.0f} ms, {copied.files} files of {_shown(example)} in it."
-            )
             await _tell_where(executor)
             print(f"\n$ {' '.join(TESTS)}", flush=True)
             command, code = await execution.run(
@@ -61,21 +58,6 @@ async def show() -> int:
     return DONE if command.ending == Exited(code=1) else FAILED
 
 
-def find_example() -> Path:
-    """In an installed wheel beside the code, in a checkout beside ``src``. Raises: NotFound."""
-    package = Path(shadow.__file__).resolve().parent
-    for directory in (package / "examples" / EXAMPLE, package.parents[1] / "examples" / EXAMPLE):
-        if directory.is_dir():
-            return directory
-    raise NotFound("The example is not installed.", mend="Run `make run` in a checkout of Shadow.")
-
-
-def _shown(path: Path) -> str:
-    """Relative, where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
-
-
 async def _tell_where(executor: ToolExecutor) -> None:
     result = await executor.run(CommandSpec(argv=("python3", "-c", WHERE), timeout_s=60))
     say_where = (result.stdout or result.stderr).decode(errors="replace").strip()
@@ -86,7 +68,8 @@ def _tell_next(workspace_id: str) -> None:
     program = _program()
     print(f"  {program} workspace exec {workspace_id} -- cat openhours/week.py")
     print(f"  {program} workspace exec {workspace_id} -c 'python3 -m unittest 2>&1 | tail -3'")
-    print(f"  {program} workspace cp {workspace_id}:openhours/week.py .")
+    print(f"  {program} workspace cp {workspace_id}:openhours/week.py .   # mend it, then copy it back")
+    print(f"  {program} workspace deliver {workspace_id} --commit 'Mend the night'")
     print(f"  {program} workspace show {workspace_id}")
     print(f"  {program} workspace rm {workspace_id}")
 

@@ -11,6 +11,7 @@ from shadow.cli import copying
 from shadow.cli.opening import NO_WALL, find, manager_of, open_manager, seconds, variables
 from shadow.cli.outcome import DONE, FAILED, WrongUsage, exit_code, print_json, report, say, wants_colour
 from shadow.cli.references import choose
+from shadow.cli.repositories import RepositoryOptions, create_with_repository
 from shadow.cli.text import printable, size, span
 from shadow.core.commands import Command, Exited, Killed, Lost, Signalled, TimedOut
 from shadow.core.errors import ShadowError
@@ -22,15 +23,21 @@ async def create(
     *,
     name: str | None,
     source: str | None,
+    repository: RepositoryOptions | None,
     isolation: str | None,
     lease: str | None,
     env: Sequence[str],
     as_json: bool,
 ) -> int:
     spec = WorkspaceSpec(name=name, lease_s=seconds(lease, option="--lease"), env=variables(env))
+    if source is not None and repository is not None:
+        raise WrongUsage("--from and --repo both fill the workspace.", mend="Give one of them.")
     directory = copying.local_directory(source) if source is not None else None
     manager = open_manager(isolation=isolation)
-    status = await manager.create(spec)
+    if repository is not None:
+        status = await create_with_repository(manager, spec, repository)
+    else:
+        status = await manager.create(spec)
     if status.isolation is Isolation.NONE:
         say(NO_WALL, style="yellow")
     copied = copying.Copied()
@@ -117,6 +124,11 @@ def _print_workspace(status: WorkspaceStatus, health: Health | None, commands: S
         "size": size(status.size_bytes) if status.size_bytes is not None else "",
         "error": status.error or "",
     }
+    if status.checkout is not None:
+        facts["repository"] = status.checkout.repository
+        facts["branch"] = (
+            f"{status.checkout.branch}, from {status.checkout.base_branch or status.checkout.base_commit[:12]}"
+        )
     if health:
         facts["up"] = f"{span(health.uptime_s)}, version {health.version}"
         facts["commands"] = f"{health.commands_running} running"

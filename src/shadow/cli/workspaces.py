@@ -22,6 +22,16 @@ def workspace(context: typer.Context) -> None:
 def create(
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     source: Annotated[str | None, typer.Option("--from", metavar="DIRECTORY", help="Copy this directory in.")] = None,
+    repo: Annotated[
+        str | None,
+        typer.Option(metavar="REPO", help="Clone this repository: a path, https://…, ssh://… or USER@HOST:PATH."),
+    ] = None,
+    branch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --repo: the branch or tag to start from.")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(metavar="N", help="With --repo: only the newest N commits of each branch.")
+    ] = None,
     isolation: Annotated[
         str | None, typer.Option(metavar="sandbox|none", help="How it is walled off; none is no wall at all.")
     ] = None,
@@ -35,10 +45,19 @@ def create(
 ) -> None:
     """Make a workspace and print its id. What --from leaves out, as `cp` does, is named."""
     from shadow.cli import lifecycle
+    from shadow.cli.repositories import RepositoryOptions
 
+    if repo is None and (branch is not None or depth is not None):
+        raise typer.BadParameter("--branch and --depth go with --repo.")
     finish(
         lambda: lifecycle.create(
-            name=name, source=source, isolation=isolation, lease=lease, env=env or (), as_json=as_json
+            name=name,
+            source=source,
+            repository=RepositoryOptions(repo, branch=branch, depth=depth) if repo is not None else None,
+            isolation=isolation,
+            lease=lease,
+            env=env or (),
+            as_json=as_json,
         ),
         as_json=as_json,
     )
@@ -128,6 +147,36 @@ def cp(
     from shadow.cli import copying
 
     finish(lambda: copying.copy(source, target, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def deliver(
+    reference: Reference,
+    to: Annotated[
+        str, typer.Option("--to", metavar="branch|patch", help="A branch of the repository it came from, or a patch.")
+    ] = "branch",
+    branch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The branch's name there; by default the workspace's own.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where the patch goes; by default stdout.")
+    ] = None,
+    commit: Annotated[
+        str | None, typer.Option(metavar="MESSAGE", help="First commit everything that is not committed yet.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hand out what was committed in a workspace that was made with --repo.
+
+    The commits are verified outside of the workspace first. A branch with other work on it is never overwritten; your work
+    tree and the branch that you have checked out are never touched.
+    """
+    from shadow.cli import repositories
+
+    finish(
+        lambda: repositories.deliver(reference, to=to, branch=branch, output=output, commit=commit, as_json=as_json),
+        as_json=as_json,
+    )
 
 
 @app.command()
