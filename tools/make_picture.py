@@ -28,7 +28,7 @@ def shadow(*arguments: str) -> str:
 
 def main() -> None:
     printed = shadow("demo")
-    created = re.search(r"Workspace (\S+):", printed)
+    created = re.search(r"Workspace (\S+) on branch", printed)
     if created is not None:
         shadow("workspace", "rm", created[1])
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)

@@ -413,7 +413,7 @@ def test_the_demo_shows_a_failing_test_and_what_to_type_next(cli: ShadowCli):
     assert done.returncode == 0, done
     out, err = done.stdout.decode(), done.stderr.decode()
     assert "FAILED (failures=1)" in out + err
-    id_ = re.search(r"Workspace (\S+):", out)
+    id_ = re.search(r"Workspace (\S+) on branch shadow/", out)
     assert id_ is not None
     assert f"workspace exec {id_[1]} -- " in out
     assert cli.run("workspace", "rm", id_[1]).returncode == 0
