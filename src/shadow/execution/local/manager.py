@@ -322,6 +322,7 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         survives_sidecar=True,
         network=isolation is Isolation.NONE,
         outlives_starter=True,
+        git=True,
     )
 
 
