@@ -12,6 +12,8 @@ from shadow.testing import (
     directories,
     endings,
     files,
+    git,
+    git_safety,
     lines,
     listings,
     operations,
@@ -38,6 +40,8 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     output,
     endings,
     operations,
+    git,
+    git_safety,
     capabilities,
 )
 PREFIX = "check_"

@@ -25,7 +25,7 @@ from shadow.core.git import (
 from shadow.wire.message import Message
 from shadow.wire.values import FsPath, OsText, TextBytes
 
-CommitId = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")]
+CommitId = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -154,7 +154,7 @@ class GitCheckoutRequest(GitRequest):
 
 
 class GitCommitRequest(GitRequest):
-    message: str
+    message: OsText
     author: GitPersonMessage | None = None
     co_authors: tuple[GitPersonMessage, ...] = ()
     paths: tuple[FsPath, ...] | None = None

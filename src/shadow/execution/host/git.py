@@ -261,6 +261,7 @@ class HostGit:
         """The repository on a copy of its index in which untracked files are announced, so that diffs show them."""
         async with self._scratch_directory() as scratch:
             copy = os.path.join(scratch, "index")
+            os.mkdir(objects := os.path.join(scratch, "objects"))  # git writes down the empty file that it announces
             view = repo.with_index(copy)
             index = await repo.line("rev-parse", "--path-format=absolute", "--git-path", "index")
             assert index is not None
@@ -272,10 +273,9 @@ class HostGit:
                 if not names:
                     break
                 added = await view.git(
-                    "add",
-                    "--intent-to-add",
-                    *_FROM_STDIN,
+                    *("add", "--intent-to-add", *_FROM_STDIN),
                     stdin=b"".join(name + b"\0" for name in names),
+                    env={"GIT_OBJECT_DIRECTORY": objects},
                     may_fail=True,
                 )
                 if added.code == 0:

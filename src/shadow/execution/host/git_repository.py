@@ -113,7 +113,7 @@ class Repository:
         names = await self.git("config", "--name-only", "-z", "--get-regexp", r"^hook\.", may_fail=True)
         if names.code not in (0, 1):
             raise failure(names)
-        self._settings = _without_hooks(text(names.stdout))
+        self._settings = without_hooks(text(names.stdout))
 
     async def head(self) -> GitHead:
         """Raises: NotARepository."""
@@ -173,7 +173,7 @@ def _is_plain(git_dir: str) -> bool:
         return False
 
 
-def _without_hooks(names: str) -> Mapping[str, str]:
+def without_hooks(names: str) -> Mapping[str, str]:
     """Variables that disable each hook that has a setting; on the command line a name with ``=`` could not be given."""
     hooks = dict.fromkeys(match[1] for name in names.split("\0") if (match := _HOOK.fullmatch(name)) is not None)
     settings: dict[str, str] = {"GIT_CONFIG_COUNT": str(len(hooks))} if hooks else {}
