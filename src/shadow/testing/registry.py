@@ -13,6 +13,8 @@ from shadow.testing import (
     endings,
     files,
     git,
+    git_branches,
+    git_commits,
     git_safety,
     lines,
     listings,
@@ -41,6 +43,8 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     endings,
     operations,
     git,
+    git_branches,
+    git_commits,
     git_safety,
     capabilities,
 )

@@ -71,6 +71,7 @@ class StatusReader:
     """``git status --porcelain=v2 --branch -z``."""
 
     def __init__(self, output: bytes, prefix: Prefix, *, limit: int) -> None:
+        """Of an output that was cut, what is whole."""
         self.upstream: str | None = None
         self.ahead: int | None = None
         self.behind: int | None = None
@@ -84,7 +85,9 @@ class StatusReader:
                 self.more = True
                 return
             else:
-                self.entries.append(_status_entry(piece, pieces, prefix))
+                entry = _status_entry(piece, pieces, prefix)
+                if entry is not None:
+                    self.entries.append(entry)
 
     def _header(self, piece: bytes) -> None:
         name, _, value = piece[2:].partition(b" ")
@@ -96,7 +99,7 @@ class StatusReader:
                 self.ahead, self.behind = int(match[1]), int(match[2])
 
 
-def _status_entry(piece: bytes, pieces: Iterator[bytes], prefix: Prefix) -> GitStatusEntry:
+def _status_entry(piece: bytes, pieces: Iterator[bytes], prefix: Prefix) -> GitStatusEntry | None:
     count = {b"1 ": 8, b"2 ": 9, b"u ": 10, b"? ": 1}.get(piece[:2])
     if count is None:
         raise GitOutputError(f"a status line {piece[:2]!r}")
@@ -109,7 +112,10 @@ def _status_entry(piece: bytes, pieces: Iterator[bytes], prefix: Prefix) -> GitS
     if piece[:1] == b"u":
         return GitStatusEntry(path=path, old_path=None, index=ChangeKind.UNMERGED, work_tree=ChangeKind.UNMERGED)
     if piece[:1] == b"2":
-        old_path = prefix.path(_next(pieces))
+        old = next(pieces, None)
+        if old is None:
+            return None
+        old_path = prefix.path(old)
     index, work_tree = parts[1].decode("ascii", "replace")
     return GitStatusEntry(path=path, old_path=old_path, index=kind(index), work_tree=kind(work_tree))
 

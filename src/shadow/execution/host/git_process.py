@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from shadow.core.commands import Channel, Command, CommandSpec, Exited, Gap, Overflow, StdinMode
-from shadow.core.errors import Broken, Conflict, LimitExceeded, NotFound, Unsupported
+from shadow.core.errors import Broken, Conflict, LimitExceeded, NotFound, ShadowError, Unsupported
 from shadow.execution.host.commands import HostCommands
 from shadow.execution.streams import closing
 
@@ -173,7 +173,13 @@ class GitRunner:
 
     @asynccontextmanager
     async def _started(self, spec: CommandSpec) -> AsyncGenerator[Command]:
-        command = await self._commands.start_hidden(spec)
+        starting = asyncio.ensure_future(self._commands.start_hidden(spec))
+        try:
+            command = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with suppress(ShadowError):  # it did not start: nothing is left
+                await self._commands.forget((await starting).id, grace_s=0.0)
+            raise
         try:
             yield command
         finally:
