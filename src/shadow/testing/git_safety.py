@@ -275,9 +275,9 @@ async def check_files_that_block_do_not_hang(site: Site) -> None:
         repository = await make_repository(site)
         await site.bash(f"cd repo; rm -f {name}; mkfifo {name}; echo x > untracked")
         for call in (
-            site.executor.git_status(repository, timeout_s=1.0),
-            site.executor.git_diff(repository, timeout_s=1.0),
-            site.executor.git_commit("x", repository, author=AGENT, timeout_s=1.0),
+            site.executor.git_status(repository, timeout_s=0.4),
+            site.executor.git_diff(repository, timeout_s=0.4),
+            site.executor.git_commit("x", repository, author=AGENT, timeout_s=0.4),
         ):
             try:
                 await call
