@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from shadow.core.commands import Channel, Command, CommandResult, CommandSpec, Exited, Gap, Killed, Lost, Output
 from shadow.core.errors import Broken, Rejected
 from shadow.core.files import FileKind, FileStat, Listing
+from shadow.core.git import ChangeKind, GitCommit, GitHead, GitLog, GitPerson, GitProgress, GitStatus, GitStatusEntry
 from shadow.core.ids import CommandId
 from shadow.core.search import GrepLine, GrepQuery, GrepResult
-from shadow.wire import commands, files, search, workspaces
+from shadow.wire import commands, files, git, search, workspaces
 from shadow.wire.commands import CommandMessage, CommandResultMessage, CommandSpecMessage, StdinMessage
 from shadow.wire.files import FileStatMessage, ListingMessage
 from shadow.wire.message import Message, outgoing, parse_answer, parse_request, to_core
@@ -21,7 +22,7 @@ from shadow.wire.search import GrepQueryMessage, GrepResultMessage
 MESSAGES = sorted(
     {
         kind
-        for module in (commands, files, search, workspaces)
+        for module in (commands, files, git, search, workspaces)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Message) and kind.core is not None
     },
@@ -100,6 +101,40 @@ def test_a_result_keeps_its_ending_channels_and_gaps(ending: Exited | Killed | L
         ),
     )
     assert to_core(through_json(CommandResultMessage.of(result)), CommandResult) == result
+
+
+@given(os_text, os_text, st.none() | os_text)
+def test_git_values_of_any_bytes_arrive_as_they_were(path: str, message: str, branch: str | None) -> None:
+    person = GitPerson(name=message, email=path)
+    commit = GitCommit(
+        id="a" * 40,
+        parents=("b" * 64,),
+        author=person,
+        authored_at=-1,
+        committer=person,
+        committed_at=2,
+        message=message,
+    )
+    log = GitLog(commits=(commit,), truncated=False)
+    assert to_core(through_json(git.GitLogMessage.of(log)), GitLog) == log
+    entry = GitStatusEntry(path=path, old_path=branch, index=None, work_tree=ChangeKind.UNTRACKED)
+    status = GitStatus(
+        root=path,
+        head=GitHead(branch=branch, commit=None),
+        upstream=branch,
+        ahead=None,
+        behind=0,
+        in_progress=GitProgress.CHERRY_PICK,
+        entries=(entry,),
+        truncated=True,
+    )
+    assert to_core(through_json(git.GitStatusMessage.of(status)), GitStatus) == status
+
+
+@pytest.mark.parametrize("commit", ["", "HEAD", "A" * 40, "a" * 39, "a" * 41, "a" * 40 + "\n", "--output=x"])
+def test_what_is_no_id_of_a_commit_is_the_peers_fault(commit: str) -> None:
+    with pytest.raises(Broken):
+        parse_answer(git.GitHeadMessage, json.dumps({"branch": None, "commit": commit}).encode())
 
 
 def test_text_is_plain_where_it_can_be_and_tagged_where_it_must() -> None:

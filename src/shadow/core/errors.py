@@ -2,7 +2,11 @@
 
 ShadowError
 ├── NotFound            what was named is not there
+│   ├── NotARepository      no git work tree
+│   └── RevisionNotFound
 ├── Conflict            the state forbids it (exists already, older epoch, not empty, …)
+│   ├── UnbornHead, NothingToCommit, LocalChanges, GitInProgress
+│   └── GitFailed           git refused for a reason of its own
 ├── Rejected            the request can never succeed as it is (bad path, bad pattern, …)
 │   ├── PathRefused         leads out of the workspace
 │   ├── NotAFile, NotADirectory
@@ -49,8 +53,46 @@ class NotFound(ShadowError):
     code = "not_found"
 
 
+class NotARepository(NotFound):
+    """No directory at or above the one that was named, within the workspace, is a git work tree."""
+
+    code = "not_a_repository"
+
+
+class RevisionNotFound(NotFound):
+    code = "revision_not_found"
+
+
 class Conflict(ShadowError):
     code = "conflict"
+
+
+class UnbornHead(Conflict):
+    """HEAD's branch has no commit yet."""
+
+    code = "unborn_head"
+
+
+class NothingToCommit(Conflict):
+    code = "nothing_to_commit"
+
+
+class LocalChanges(Conflict):
+    """``details["paths"]``: the first files whose changes would be overwritten, as git shows them."""
+
+    code = "local_changes"
+
+
+class GitInProgress(Conflict):
+    """``details["in_progress"]``: what has to be ended first: ``merge``, ``rebase``, …"""
+
+    code = "git_in_progress"
+
+
+class GitFailed(Conflict):
+    """``details["stderr"]``: the beginning of what git said."""
+
+    code = "git_failed"
 
 
 class AlreadyExists(Conflict):

@@ -24,13 +24,25 @@ from shadow.core.files import (
     Listing,
     Replacement,
 )
+from shadow.core.git import (
+    DEFAULT_DIFF_LIMIT_BYTES,
+    DEFAULT_GIT_LIMIT,
+    DEFAULT_GIT_TIMEOUT_S,
+    GitBranches,
+    GitDiff,
+    GitFileChanges,
+    GitHead,
+    GitLog,
+    GitPerson,
+    GitStatus,
+)
 from shadow.core.ids import CommandId, Operation, WorkspaceId
 from shadow.core.search import FileSearchResult, GrepQuery, GrepResult
 from shadow.core.workspaces import Capabilities, Health, WorkspaceSpec, WorkspaceStatus
 
 
 class ToolExecutor(ABC):
-    """Files, search and commands of one workspace."""
+    """Files, search, commands and git of one workspace."""
 
     @property
     @abstractmethod
@@ -206,6 +218,133 @@ class ToolExecutor(ABC):
     @abstractmethod
     async def kill(self, command_id: CommandId, *, grace_s: float = 0.0, operation: Operation | None = None) -> Command:
         """End the command's whole tree: SIGTERM, ``grace_s`` to comply, SIGKILL. Also ends what an ended command left."""
+
+    # Git
+    #
+    # ``repository`` is any directory of a work tree: the nearest ``.git`` at or above it, within the workspace, counts. Paths
+    # in arguments and results are relative to the workspace's root, like all paths. A revision is anything that names a
+    # commit: a branch, a tag, an id, ``HEAD~2``. Settings of the repository that start programs (hooks, pagers, editors,
+    # external diffs, textconv, gpg, fsmonitor, remote helpers) are not obeyed, nor is any other configuration of the user's
+    # or the system's; content filters (``filter.*.clean``, ``smudge``, ``process``) are, since they say what a file holds.
+    # ``timeout_s`` is for the whole call: then every process of it is ended.
+    #
+    # Every call may raise: NotARepository, PathRefused (a git directory outside the workspace), GitFailed, LimitExceeded
+    # (``details["limit"]`` is ``time`` or ``bytes``), Unsupported (no git), Rejected (bounds).
+
+    @abstractmethod
+    async def git_status(
+        self,
+        repository: str = ".",
+        *,
+        limit: int = DEFAULT_GIT_LIMIT,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+    ) -> GitStatus:
+        """Where HEAD is and what differs from it: index, work tree, untracked files one by one. Changes nothing."""
+
+    @abstractmethod
+    async def git_diff(
+        self,
+        repository: str = ".",
+        *,
+        base: str | None = "HEAD",
+        merge_base: bool = False,
+        paths: Sequence[str] = (),
+        context_lines: int = 3,
+        limit_bytes: int = DEFAULT_DIFF_LIMIT_BYTES,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+    ) -> GitDiff:
+        """The work tree, untracked files included, against ``base``, as a patch that ``git apply`` takes; renames are found.
+
+        ``base=None``: against the index. ``merge_base``: against where HEAD's history left that of ``base``. On an unborn
+        branch ``HEAD`` stands for nothing at all. ``paths``: only these files and directories, literally. Changes nothing.
+        Raises: RevisionNotFound.
+        """
+
+    @abstractmethod
+    async def git_file_changes(
+        self,
+        repository: str = ".",
+        *,
+        base: str = "HEAD",
+        merge_base: bool = False,
+        limit: int = DEFAULT_GIT_LIMIT,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+    ) -> GitFileChanges:
+        """Per file what ``git_diff`` says of the same ``base``, sorted by path. Changes nothing. Raises: RevisionNotFound."""
+
+    @abstractmethod
+    async def git_log(
+        self,
+        repository: str = ".",
+        *,
+        revision: str = "HEAD",
+        exclude: str | None = None,
+        skip: int = 0,
+        limit: int = 50,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+    ) -> GitLog:
+        """Commits that ``revision`` reaches and ``exclude`` does not, newest first. Raises: UnbornHead, RevisionNotFound."""
+
+    @abstractmethod
+    async def git_branches(
+        self,
+        repository: str = ".",
+        *,
+        limit: int = DEFAULT_GIT_LIMIT,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+    ) -> GitBranches:
+        """Local and remote-tracking branches, each kind sorted by name; none where the first commit is still to come."""
+
+    @abstractmethod
+    async def git_create_branch(
+        self,
+        name: str,
+        repository: str = ".",
+        *,
+        start: str = "HEAD",
+        checkout: bool = False,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        """Make a branch at ``start``, and go there with ``checkout``: both or nothing. Returns the branch and its commit.
+
+        On an unborn branch ``checkout`` gives that another name. Raises: Rejected (not a name for a branch), AlreadyExists,
+        RevisionNotFound, UnbornHead; with ``checkout`` also as ``git_checkout``.
+        """
+
+    @abstractmethod
+    async def git_checkout(
+        self,
+        revision: str,
+        repository: str = ".",
+        *,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        """Go to a local branch of that name or, where there is none, to a commit, detached. Returns where HEAD is then.
+
+        Local changes are kept. Raises: LocalChanges (they would be overwritten), GitInProgress, RevisionNotFound.
+        """
+
+    @abstractmethod
+    async def git_commit(
+        self,
+        message: str,
+        repository: str = ".",
+        *,
+        author: GitPerson | None = None,
+        co_authors: Sequence[GitPerson] = (),
+        paths: Sequence[str] | None = None,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        """Commit the whole work tree, untracked files included, ignored ones not; or exactly ``paths`` as they are there.
+
+        With ``paths`` what else is staged stays staged. The message is kept byte by byte (a line end is added where there is
+        none); ``co_authors`` become trailers. ``author`` is the committer too; without one the repository's own ``user.name``
+        and ``user.email`` count. What failed has made no commit. Raises: NothingToCommit, GitInProgress, Conflict (unmerged
+        files), NotFound (a path that is neither there nor tracked), Rejected (message, person, ignored path, nobody known).
+        """
 
 
 class WorkspaceManager(ABC):

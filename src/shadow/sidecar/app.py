@@ -13,6 +13,7 @@ from shadow.execution.interface import ToolExecutor
 from shadow.sidecar.auth import TokenCheck
 from shadow.sidecar.commands import CommandRoutes
 from shadow.sidecar.files import FileRoutes
+from shadow.sidecar.git import GitRoutes
 from shadow.sidecar.holds import Holds
 from shadow.sidecar.requests import Entropy, Operations
 from shadow.sidecar.responses import Answer, error_answer, unauthorized_answer
@@ -31,6 +32,7 @@ class SidecarApp:
             [
                 *CommandRoutes(executor, operations, self._holds).routes(),
                 *FileRoutes(executor, operations, self._holds).routes(),
+                *GitRoutes(executor, operations, self._holds).routes(),
                 *SearchRoutes(executor, self._holds).routes(),
                 *WorkspaceRoutes(executor).routes(),
             ],

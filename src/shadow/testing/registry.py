@@ -12,6 +12,10 @@ from shadow.testing import (
     directories,
     endings,
     files,
+    git,
+    git_branches,
+    git_commits,
+    git_safety,
     lines,
     listings,
     operations,
@@ -38,6 +42,10 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     output,
     endings,
     operations,
+    git,
+    git_branches,
+    git_commits,
+    git_safety,
     capabilities,
 )
 PREFIX = "check_"

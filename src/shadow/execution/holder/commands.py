@@ -56,9 +56,17 @@ class CommandTable:
 
     # Requests
 
-    def start(self, spec: CommandSpec, *, operation: str, wait_s: float | None, reply: Reply) -> None:
+    def start(
+        self, spec: CommandSpec, *, operation: str, wait_s: float | None, reply: Reply, hidden: bool = False
+    ) -> None:
         """Answers when the command has started, or with ``wait_s`` when it has ended or that time is over."""
         check_spec(spec)
+        if hidden:
+            try:
+                self._spawn(spec, operation, hidden=True).starting.append((reply, wait_s))
+            except OSError as error:
+                raise _no_room(error) from error
+            return
         if operation in self._journal.operations:
             for command in self._commands.values():
                 if command.operation == operation:
@@ -70,14 +78,14 @@ class CommandTable:
             command = self._spawn(spec, operation)
         except OSError as error:
             self._journal.finish(operation, None)
-            raise LimitExceeded(f"The workspace cannot start another process: {error.strerror}.") from error
+            raise _no_room(error) from error
         except ShadowError:
             self._journal.finish(operation, None)
             raise
         command.starting.append((reply, wait_s))
 
     def describe_all(self) -> list[Record]:
-        return [command.describe() for command in self._commands.values() if not command.starting]
+        return [c.describe() for c in self._commands.values() if not c.starting and not c.hidden]
 
     def get(self, command_id: str) -> Running:
         """Raises: NotFound."""
@@ -120,6 +128,13 @@ class CommandTable:
         if command.status is None and command.wanted is None:
             command.wanted = {"kind": "killed"}
         self._end_tree(command, grace_s=grace_s, reply=reply)
+
+    def forget(self, command_id: str) -> None:
+        """Remove a hidden command that has ended, and its output. Nothing happens where it is gone."""
+        command = self._commands.get(command_id)
+        if command is not None and command.hidden and command.ending is not None and command.subreaper is None:
+            command.output.discard()
+            del self._commands[command_id]
 
     @property
     def running(self) -> int:
@@ -167,7 +182,7 @@ class CommandTable:
 
     # Starting
 
-    def _spawn(self, spec: CommandSpec, operation: str) -> Running:
+    def _spawn(self, spec: CommandSpec, operation: str, *, hidden: bool = False) -> Running:
         if self.running >= MAX_RUNNING:
             raise LimitExceeded(f"{MAX_RUNNING} commands run already.", mend="Wait for some to end, or kill them.")
         command_id = make_id("cmd", entropy=os.urandom(12))
@@ -198,16 +213,19 @@ class CommandTable:
                 ),
                 stdin=StdinFeed(self._loop, stdin_write),
                 subreaper=subreaper,
+                hidden=hidden,
             )
             # Written down before it can have an effect: after a crash it is `lost`, never started twice.
-            self._journal.command(command_id, command.to_journal())
+            if not hidden:
+                self._journal.command(command_id, command.to_journal())
             subreaper.spawn(spec.argv, {**self._base_env, **spec.env}, os.path.join(self._root, spec.cwd), stdio=theirs)
         except (OSError, ShadowError):
             for fd in ours:
                 os.close(fd)
             self._pool.dismiss(subreaper)
-            with suppress(LimitExceeded):
-                self._journal.command(command_id, None)
+            if not hidden:
+                with suppress(LimitExceeded):
+                    self._journal.command(command_id, None)
             raise
         finally:
             for fd in theirs:
@@ -243,8 +261,9 @@ class CommandTable:
         if command.spec.timeout_s is not None:
             command.timeout = self._loop.call_later(command.spec.timeout_s, lambda: self._timed_out(command))
         command.output.start()
-        with suppress(LimitExceeded):  # it runs: a full disk now costs the memory of it after a crash, nothing else
-            self._journal.finish(command.operation, {"command": command.id})
+        if not command.hidden:
+            with suppress(LimitExceeded):  # it runs: a full disk now costs the memory of it after a crash, nothing else
+                self._journal.finish(command.operation, {"command": command.id})
         starting, command.starting = command.starting, []
         for reply, wait_s in starting:
             self._answer_start(command, wait_s, reply)
@@ -258,9 +277,10 @@ class CommandTable:
         del self._commands[command.id]
         command.stdin.close("The command did not start.")
         command.output.discard()
-        with suppress(LimitExceeded):
-            self._journal.command(command.id, None)
-            self._journal.finish(command.operation, None)
+        if not command.hidden:
+            with suppress(LimitExceeded):
+                self._journal.command(command.id, None)
+                self._journal.finish(command.operation, None)
         for reply, _ in command.starting:
             reply(error)
 
@@ -332,9 +352,10 @@ class CommandTable:
         assert command.status is not None
         command.ended_at = time.time()
         command.ending = command.wanted or ending_of(command.status)
-        # A full disk must not hide the end from those who wait; after a crash it would read `lost`.
-        with suppress(LimitExceeded):
-            self._journal.command(command.id, command.to_journal())
+        if not command.hidden:
+            # A full disk must not hide the end from those who wait; after a crash it would read `lost`.
+            with suppress(LimitExceeded):
+                self._journal.command(command.id, command.to_journal())
         self._touched[command.id] = command
         self._answer_kill(command)
         self._unswept += 1
@@ -442,5 +463,10 @@ class CommandTable:
         for command in settled[: max(0, len(self._commands) - MAX_REMEMBERED)]:
             command.output.log.remove()
             del self._commands[command.id]
-            with suppress(LimitExceeded):
-                self._journal.command(command.id, None)
+            if not command.hidden:
+                with suppress(LimitExceeded):
+                    self._journal.command(command.id, None)
+
+
+def _no_room(error: OSError) -> LimitExceeded:
+    return LimitExceeded(f"The workspace cannot start another process: {error.strerror}.")

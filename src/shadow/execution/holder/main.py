@@ -55,6 +55,7 @@ class Holder:
             "stdin": self._stdin,
             "signal": self._signal,
             "kill": self._kill,
+            "forget": self._forget,
             "begin": self._begin,
             "finish": self._finish,
         }
@@ -127,6 +128,7 @@ class Holder:
             operation=_text(request, "operation"),
             wait_s=_number(request, "wait_s") if request.get("wait_s") is not None else None,
             reply=self._reply(connection, request),
+            hidden=request.get("hidden") is True,
         )
 
     def _wait(self, connection: Connection, request: Record, _blob: bytes) -> None:
@@ -173,6 +175,10 @@ class Holder:
             grace_s=_number(request, "grace_s"),
             reply=self._reply(connection, request),
         )
+
+    def _forget(self, _connection: Connection, request: Record, _blob: bytes) -> Record:
+        self._commands.forget(_text(request, "command"))
+        return {}
 
     def _begin(self, _connection: Connection, request: Record, _blob: bytes) -> Record:
         return {"result": self._journal.begin(_text(request, "operation"), what=_text(request, "what"))}

@@ -47,6 +47,8 @@ class Running:
     started_at: float
     output: OutputPump
     stdin: StdinFeed
+    hidden: bool = False
+    """Started by the sidecar for itself: not listed, not journaled, forgotten when it says so."""
     subreaper: Subreaper | None = None
     """Who has the command's processes below it; ``None`` when nothing is left of them."""
     pid: int | None = None

@@ -39,6 +39,15 @@ class HostCommands:
     async def start(self, spec: CommandSpec, operation: Operation) -> Command:
         return await self._start(spec, operation, wait_s=None)
 
+    async def start_hidden(self, spec: CommandSpec) -> Command:
+        """A command of the executor's own, which nobody finds in a list or in the journal; ``forget`` it in the end."""
+        return await self._start(spec, None, wait_s=None)
+
+    async def forget(self, command_id: CommandId, *, grace_s: float) -> None:
+        """End what is left of a hidden command's tree, and remove its output."""
+        await self._holder.call("kill", {"command": command_id, "grace_s": grace_s})
+        await self._holder.call("forget", {"command": command_id})
+
     async def run(
         self, spec: CommandSpec, operation: Operation, *, wait_s: float | None, output_limit_bytes: int
     ) -> CommandResult:
@@ -100,9 +109,10 @@ class HostCommands:
         fields = {"command": command_id, "grace_s": grace_s, "epoch": operation.epoch}
         return _command((await self._holder.call("kill", fields))["command"])
 
-    async def _start(self, spec: CommandSpec, operation: Operation, *, wait_s: float | None) -> Command:
+    async def _start(self, spec: CommandSpec, operation: Operation | None, *, wait_s: float | None) -> Command:
+        """Without an operation it is a hidden one."""
         check_spec(spec)
-        fields = {
+        fields: dict[str, Any] = {
             "spec": {
                 "argv": spec.argv,
                 "cwd": spec.cwd,
@@ -112,10 +122,12 @@ class HostCommands:
                 "log_limit_bytes": spec.log_limit_bytes,
                 "overflow": spec.overflow,
             },
-            "operation": operation.id,
-            "epoch": operation.epoch,
+            "operation": operation.id if operation is not None else "",
             "wait_s": wait_s,
+            "hidden": operation is None,
         }
+        if operation is not None:
+            fields["epoch"] = operation.epoch
         return _command((await self._holder.call("start", fields))["command"])
 
     async def _follow(

@@ -22,12 +22,25 @@ from shadow.core.files import (
     Listing,
     Replacement,
 )
+from shadow.core.git import (
+    DEFAULT_DIFF_LIMIT_BYTES,
+    DEFAULT_GIT_LIMIT,
+    DEFAULT_GIT_TIMEOUT_S,
+    GitBranches,
+    GitDiff,
+    GitFileChanges,
+    GitHead,
+    GitLog,
+    GitPerson,
+    GitStatus,
+)
 from shadow.core.ids import CommandId, Operation, OperationId, make_id
 from shadow.core.search import FileSearchResult, GrepQuery, GrepResult
 from shadow.core.workspaces import Capabilities, Health, Isolation
 from shadow.execution.holder.config import HolderConfig, holder_argv
 from shadow.execution.host.commands import HostCommands
 from shadow.execution.host.files import HostFiles
+from shadow.execution.host.git import HostGit
 from shadow.execution.host.holder_client import HolderClient
 from shadow.execution.host.search import HostSearch
 from shadow.execution.interface import ToolExecutor
@@ -38,7 +51,7 @@ HOLDER_EXIT_LIMIT_S = 15.0
 
 
 class HostExecutor(ToolExecutor):
-    """Files and search directly, commands and operations through the holder."""
+    """Files and search directly; commands, git and operations through the holder."""
 
     def __init__(
         self, holder: HolderClient, *, root: Path, state_dir: str, isolation: Isolation, epoch: int, network: bool
@@ -47,8 +60,9 @@ class HostExecutor(ToolExecutor):
         self._files = HostFiles(root)
         self._search = HostSearch(root)
         self._commands = HostCommands(holder, state_dir=state_dir)
+        self._git = HostGit(self._commands, root=root, state_dir=state_dir)
         self._epoch = epoch
-        self._capabilities = Capabilities(isolation=isolation, survives_sidecar=True, network=network)
+        self._capabilities = Capabilities(isolation=isolation, survives_sidecar=True, network=network, git=True)
         self._in_flight: dict[OperationId, asyncio.Future[Any]] = {}
 
     @staticmethod
@@ -218,6 +232,112 @@ class HostExecutor(ToolExecutor):
     async def kill(self, command_id: CommandId, *, grace_s: float = 0.0, operation: Operation | None = None) -> Command:
         return await self._commands.kill(command_id, self._operation(operation), grace_s=grace_s)
 
+    # Git
+
+    async def git_status(
+        self, repository: str = ".", *, limit: int = DEFAULT_GIT_LIMIT, timeout_s: float = DEFAULT_GIT_TIMEOUT_S
+    ) -> GitStatus:
+        return await self._git.status(repository, limit=limit, timeout_s=timeout_s)
+
+    async def git_diff(
+        self,
+        repository: str = ".",
+        *,
+        base: str | None = "HEAD",
+        merge_base: bool = False,
+        paths: Sequence[str] = (),
+        context_lines: int = 3,
+        limit_bytes: int = DEFAULT_DIFF_LIMIT_BYTES,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+    ) -> GitDiff:
+        return await self._git.diff(
+            repository,
+            base=base,
+            merge_base=merge_base,
+            paths=paths,
+            context_lines=context_lines,
+            limit_bytes=limit_bytes,
+            timeout_s=timeout_s,
+        )
+
+    async def git_file_changes(
+        self,
+        repository: str = ".",
+        *,
+        base: str = "HEAD",
+        merge_base: bool = False,
+        limit: int = DEFAULT_GIT_LIMIT,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+    ) -> GitFileChanges:
+        return await self._git.file_changes(
+            repository, base=base, merge_base=merge_base, limit=limit, timeout_s=timeout_s
+        )
+
+    async def git_log(
+        self,
+        repository: str = ".",
+        *,
+        revision: str = "HEAD",
+        exclude: str | None = None,
+        skip: int = 0,
+        limit: int = 50,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+    ) -> GitLog:
+        return await self._git.log(
+            repository, revision=revision, exclude=exclude, skip=skip, limit=limit, timeout_s=timeout_s
+        )
+
+    async def git_branches(
+        self, repository: str = ".", *, limit: int = DEFAULT_GIT_LIMIT, timeout_s: float = DEFAULT_GIT_TIMEOUT_S
+    ) -> GitBranches:
+        return await self._git.branches(repository, limit=limit, timeout_s=timeout_s)
+
+    async def git_create_branch(
+        self,
+        name: str,
+        repository: str = ".",
+        *,
+        start: str = "HEAD",
+        checkout: bool = False,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        async def create() -> GitHead:
+            return await self._git.create_branch(name, repository, start=start, checkout=checkout, timeout_s=timeout_s)
+
+        return await self._once(operation, "git_create_branch", create, decode=_git_head)
+
+    async def git_checkout(
+        self,
+        revision: str,
+        repository: str = ".",
+        *,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        async def checkout() -> GitHead:
+            return await self._git.checkout(revision, repository, timeout_s=timeout_s)
+
+        return await self._once(operation, "git_checkout", checkout, decode=_git_head, again=checkout)
+
+    async def git_commit(
+        self,
+        message: str,
+        repository: str = ".",
+        *,
+        author: GitPerson | None = None,
+        co_authors: Sequence[GitPerson] = (),
+        paths: Sequence[str] | None = None,
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        async def commit() -> GitHead:
+            return await self._git.commit(
+                message, repository, author=author, co_authors=co_authors, paths=paths, timeout_s=timeout_s
+            )
+
+        return await self._once(operation, "git_commit", commit, decode=_git_head)
+
     # Operations
 
     def _operation(self, operation: Operation | None) -> Operation:
@@ -295,6 +415,10 @@ def _retrieve(task: "asyncio.Future[Any]") -> None:
 def _file_stat(value: dict[str, Any]) -> FileStat:
     values: dict[str, Any] = {**value, "kind": FileKind(value["kind"])}
     return FileStat(**values)
+
+
+def _git_head(value: dict[str, Any]) -> GitHead:
+    return GitHead(**value)
 
 
 @asynccontextmanager

@@ -325,6 +325,7 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         survives_sidecar=True,
         network=isolation is Isolation.NONE,
         outlives_starter=True,
+        git=True,
     )
 
 

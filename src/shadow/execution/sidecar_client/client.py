@@ -12,12 +12,13 @@ from shadow.core.workspaces import Capabilities, Health
 from shadow.execution.sidecar_client.commands import CommandsClient
 from shadow.execution.sidecar_client.endpoint import Endpoint
 from shadow.execution.sidecar_client.files import FilesClient
+from shadow.execution.sidecar_client.git import GitClient
 from shadow.execution.sidecar_client.transport import Sleep, Transport
 from shadow.wire.message import outgoing, parse_answer, to_core
 from shadow.wire.workspaces import HealthMessage, LeaseMessage
 
 
-class SidecarClient(CommandsClient, FilesClient):
+class SidecarClient(CommandsClient, FilesClient, GitClient):
     """Use it on one event loop. It connects with its first call."""
 
     def __init__(

@@ -183,7 +183,7 @@ class FilesClient(Sender):
         listing = to_core(parse_answer(ListingMessage, reply.body), Listing)
         if len(listing.entries) > limit:
             raise Broken("The sidecar listed more entries than were asked for.")
-        _check_paths(entry.path for entry in listing.entries)
+        check_paths(entry.path for entry in listing.entries)
         return listing
 
     async def grep(self, query: GrepQuery) -> GrepResult:
@@ -198,7 +198,7 @@ class FilesClient(Sender):
         result = to_core(parse_answer(GrepResultMessage, reply.body), GrepResult)
         if sum(line.is_match for line in result.lines) > query.max_matches:
             raise Broken("The sidecar found more matches than were asked for.")
-        _check_paths(line.path for line in result.lines)
+        check_paths(line.path for line in result.lines)
         return result
 
     async def search_files(self, query: str, *, path: str = ".", limit: int = 50) -> FileSearchResult:
@@ -206,7 +206,7 @@ class FilesClient(Sender):
         result = to_core(parse_answer(FileSearchResultMessage, reply.body), FileSearchResult)
         if len(result.matches) > limit:
             raise Broken("The sidecar found more files than were asked for.")
-        _check_paths(match.path for match in result.matches)
+        check_paths(match.path for match in result.matches)
         return result
 
 
@@ -221,7 +221,7 @@ def _size(reply: Reply, name: str) -> int:
     return int(text)
 
 
-def _check_paths(paths: Iterable[str]) -> None:
+def check_paths(paths: Iterable[str]) -> None:
     for path in paths:
         if path.startswith("/") or "\0" in path or ".." in path.split("/"):
             raise Broken("The sidecar named a path that leads out of the workspace.")

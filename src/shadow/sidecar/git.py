@@ -1,0 +1,135 @@
+"""Routes of git: parse, one call, answer. All are POST, since names and paths may be any bytes."""
+
+from starlette.requests import Request
+from starlette.routing import Route
+
+from shadow.core.git import GitPerson
+from shadow.execution.interface import ToolExecutor
+from shadow.sidecar.holds import Holds
+from shadow.sidecar.requests import Operations, read_message
+from shadow.sidecar.responses import Answer, message_answer
+from shadow.wire.git import (
+    GitBranchesMessage,
+    GitBranchesRequest,
+    GitCheckoutRequest,
+    GitCommitRequest,
+    GitCreateBranchRequest,
+    GitDiffMessage,
+    GitDiffRequest,
+    GitFileChangesMessage,
+    GitFileChangesRequest,
+    GitHeadMessage,
+    GitLogMessage,
+    GitLogRequest,
+    GitStatusMessage,
+    GitStatusRequest,
+)
+from shadow.wire.message import to_core
+
+
+class GitRoutes:
+    def __init__(self, executor: ToolExecutor, operations: Operations, holds: Holds) -> None:
+        self._executor = executor
+        self._operations = operations
+        self._holds = holds
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/git/status", self.status, methods=["POST"]),
+            Route("/v1/git/diff", self.diff, methods=["POST"]),
+            Route("/v1/git/changes", self.file_changes, methods=["POST"]),
+            Route("/v1/git/log", self.log, methods=["POST"]),
+            Route("/v1/git/branches", self.branches, methods=["POST"]),
+            Route("/v1/git/branch", self.create_branch, methods=["POST"]),
+            Route("/v1/git/checkout", self.checkout, methods=["POST"]),
+            Route("/v1/git/commit", self.commit, methods=["POST"]),
+        ]
+
+    async def status(self, request: Request) -> Answer:
+        asked = await read_message(request, GitStatusRequest)
+        async with self._holds.waiting(request.receive, mutates=False):
+            status = await self._executor.git_status(asked.repository, limit=asked.limit, timeout_s=asked.timeout_s)
+        return message_answer(GitStatusMessage.of(status))
+
+    async def diff(self, request: Request) -> Answer:
+        asked = await read_message(request, GitDiffRequest)
+        async with self._holds.waiting(request.receive, mutates=False):
+            diff = await self._executor.git_diff(
+                asked.repository,
+                base=asked.base,
+                merge_base=asked.merge_base,
+                paths=asked.paths,
+                context_lines=asked.context_lines,
+                limit_bytes=asked.limit_bytes,
+                timeout_s=asked.timeout_s,
+            )
+        return message_answer(GitDiffMessage.of(diff))
+
+    async def file_changes(self, request: Request) -> Answer:
+        asked = await read_message(request, GitFileChangesRequest)
+        async with self._holds.waiting(request.receive, mutates=False):
+            changes = await self._executor.git_file_changes(
+                asked.repository,
+                base=asked.base,
+                merge_base=asked.merge_base,
+                limit=asked.limit,
+                timeout_s=asked.timeout_s,
+            )
+        return message_answer(GitFileChangesMessage.of(changes))
+
+    async def log(self, request: Request) -> Answer:
+        asked = await read_message(request, GitLogRequest)
+        async with self._holds.waiting(request.receive, mutates=False):
+            log = await self._executor.git_log(
+                asked.repository,
+                revision=asked.revision,
+                exclude=asked.exclude,
+                skip=asked.skip,
+                limit=asked.limit,
+                timeout_s=asked.timeout_s,
+            )
+        return message_answer(GitLogMessage.of(log))
+
+    async def branches(self, request: Request) -> Answer:
+        asked = await read_message(request, GitBranchesRequest)
+        async with self._holds.waiting(request.receive, mutates=False):
+            found = await self._executor.git_branches(asked.repository, limit=asked.limit, timeout_s=asked.timeout_s)
+        return message_answer(GitBranchesMessage.of(found))
+
+    async def create_branch(self, request: Request) -> Answer:
+        asked = await read_message(request, GitCreateBranchRequest)
+        operation = self._operations.of(request)
+        async with self._holds.waiting(request.receive, mutates=True):
+            head = await self._executor.git_create_branch(
+                asked.name,
+                asked.repository,
+                start=asked.start,
+                checkout=asked.checkout,
+                timeout_s=asked.timeout_s,
+                operation=operation,
+            )
+        return message_answer(GitHeadMessage.of(head))
+
+    async def checkout(self, request: Request) -> Answer:
+        asked = await read_message(request, GitCheckoutRequest)
+        operation = self._operations.of(request)
+        async with self._holds.waiting(request.receive, mutates=True):
+            head = await self._executor.git_checkout(
+                asked.revision, asked.repository, timeout_s=asked.timeout_s, operation=operation
+            )
+        return message_answer(GitHeadMessage.of(head))
+
+    async def commit(self, request: Request) -> Answer:
+        asked = await read_message(request, GitCommitRequest)
+        operation = self._operations.of(request)
+        async with self._holds.waiting(request.receive, mutates=True):
+            head = await self._executor.git_commit(
+                asked.message,
+                asked.repository,
+                author=to_core(asked.author, GitPerson) if asked.author is not None else None,
+                co_authors=tuple(to_core(person, GitPerson) for person in asked.co_authors),
+                paths=asked.paths,
+                timeout_s=asked.timeout_s,
+                operation=operation,
+            )
+        return message_answer(GitHeadMessage.of(head))
