@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from shadow.core.errors import LimitExceeded, NotFound, Rejected, ShadowError
+from shadow.core.errors import LimitExceeded, NotARepository, NotFound, Rejected, ShadowError
 from shadow.core.repositories import Checkout, parse_repository
 from shadow.execution.interface import ToolExecutor
 from shadow.scm.failures import (
     CredentialsWanted,
     EmptyRepository,
-    NotARepository,
     RemoteUnreachable,
     TlsFailed,
     UnsoundRepository,

@@ -3,19 +3,19 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from shadow.bootstrap import make_repositories
 from shadow.cli.opening import find
 from shadow.cli.outcome import DONE, WrongUsage, print_json, say
-from shadow.core.errors import AlreadyExists, Denied, Rejected
+from shadow.core.errors import AlreadyExists, Denied, NothingToCommit, Rejected
 from shadow.core.repositories import parse_repository
 from shadow.core.workspaces import WorkspaceSpec, WorkspaceStatus
-from shadow.execution.interface import ToolExecutor, WorkspaceManager
+from shadow.execution.interface import WorkspaceManager
 from shadow.scm.collecting import Work
 from shadow.scm.delivering import patch
-from shadow.scm.filling import run_git
 from shadow.settings import load_settings
 
 SHOWN_CHANGES = 20
@@ -86,7 +86,8 @@ async def deliver(
     repositories = make_repositories(load_settings())
     async with await manager.attach(workspace.id) as executor:
         if commit is not None:
-            await _commit(executor, commit)
+            with suppress(NothingToCommit):  # there may be commits all the same
+                await executor.git_commit(commit)
         async with repositories.collected(executor, workspace.checkout) as work:
             if to == "branch":
                 await repositories.deliver(work, workspace.checkout, branch=branch)
@@ -105,15 +106,6 @@ async def deliver(
     else:
         tell(work, where)
     return DONE
-
-
-async def _commit(executor: ToolExecutor, message: str) -> None:
-    await run_git(executor, ["add", "--all"], about="Committing")
-    status = await run_git(executor, ["status", "--porcelain", "-z"], about="Committing")
-    if status:
-        await run_git(
-            executor, ["commit", "--quiet", "--no-verify", "--no-gpg-sign", f"--message={message}"], about="Committing"
-        )
 
 
 def _write(content: bytes, output: str | None) -> str:

@@ -4,7 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shadow.core.errors import Broken, Conflict, Denied, LimitExceeded, NotFound, Rejected, ShadowError, Unavailable
+from shadow.core.errors import (
+    Broken,
+    Conflict,
+    Denied,
+    LimitExceeded,
+    NotARepository,
+    NotFound,
+    Rejected,
+    ShadowError,
+    Unavailable,
+)
 
 MAX_SHOWN = 2000
 
@@ -23,10 +33,6 @@ class TlsFailed(Denied):
     """The remote could not prove who it is."""
 
     code = "tls_failed"
-
-
-class NotARepository(Rejected):
-    code = "not_a_repository"
 
 
 class EmptyRepository(Rejected):

@@ -9,8 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from shadow.core.errors import Denied, NotFound, Rejected
-from shadow.scm.failures import NotARepository
+from shadow.core.errors import Denied, NotARepository, NotFound, Rejected
 
 MAX_POINTER_BYTES = 8192
 
