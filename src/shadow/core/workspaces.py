@@ -6,6 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from shadow.core.ids import WorkspaceId
+from shadow.core.limits import Limits
 
 
 class Mode(StrEnum):
@@ -42,6 +43,8 @@ class WorkspaceSpec:
     """How long the workspace lives unless somebody renews it; ``None`` takes the setting."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Added to the base environment of every command. Not a place for secrets: everything inside can read it."""
+    limits: Limits = field(default_factory=Limits)
+    """What it says nothing of takes the setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class WorkspaceStatus:
     size_bytes: int | None
     """Bytes that the checkout takes on disk; ``None`` where it was not asked for."""
     error: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from shadow.core.errors import Unsupported
+from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, Mode
 from shadow.execution.interface import WorkspaceManager
 
@@ -19,6 +20,7 @@ def make_manager(
     default_lease_s: float,
     toolchain_paths: Sequence[Path] = (),
     sandbox_uids: range | None = None,
+    default_limits: Limits | None = None,
     transport: Literal["unix", "tcp"] = "unix",
     clock: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = os.urandom,
@@ -34,6 +36,7 @@ def make_manager(
                 default_lease_s=default_lease_s,
                 toolchain_paths=toolchain_paths,
                 sandbox_uids=sandbox_uids,
+                default_limits=default_limits,
                 transport=transport,
                 clock=clock,
                 entropy=entropy,

@@ -12,8 +12,9 @@ STATE = "/run/shadow"
 HOME = "/home/agent"
 HOSTNAME = "shadow"
 USER_ID = 1000
-TMPFS_LIMIT_BYTES = 4 * 1024**3
-"""For each of /tmp, /var/tmp, /dev/shm and the home directory."""
+FILES_IN_MEMORY = ("/tmp", "/var/tmp", "/dev/shm", HOME)
+FILES_IN_MEMORY_BYTES = 4 * 1024**3
+"""For each of them, where the limit of memory leaves so much room."""
 
 SYSTEM_DIRECTORIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """The host's programs and libraries; symlinks where the host has symlinks."""
@@ -84,6 +85,8 @@ class Sandbox:
     """Journal and byte logs on the host: ``/run/shadow`` inside, writable."""
     command: Sequence[str]
     """The first process, pid 1 inside."""
+    memory_bytes: int | None = None
+    """The limit of memory; files in memory can take half of it."""
 
 
 def is_beneath(path: str, directory: str) -> bool:
@@ -126,6 +129,13 @@ def sandbox_data(seccomp: bytes) -> tuple[bytes, ...]:
     return (seccomp, *(text.encode() for text in SYNTHETIC_FILES.values()))
 
 
+def files_in_memory_bytes(memory_bytes: int | None) -> int:
+    """The size of each file system in memory: all four together leave commands half of their memory, whatever is left there."""
+    if memory_bytes is None:
+        return FILES_IN_MEMORY_BYTES
+    return min(FILES_IN_MEMORY_BYTES, memory_bytes // (2 * len(FILES_IN_MEMORY)))
+
+
 def bwrap_argv(sandbox: Sandbox, *, stage_dir: str | None) -> tuple[str, ...]:
     """``stage_dir``: where the launcher mounts ``staged_sources``, by number; ``None``: they are used at their own place.
 
@@ -137,7 +147,7 @@ def bwrap_argv(sandbox: Sandbox, *, stage_dir: str | None) -> tuple[str, ...]:
         for index, source in enumerate(staged_sources(sandbox))
     }
     host = sandbox.host
-    tmpfs = ("--size", str(TMPFS_LIMIT_BYTES), "--tmpfs")
+    tmpfs = ("--size", str(files_in_memory_bytes(sandbox.memory_bytes)), "--tmpfs")
     argv = [
         f"{places[sandbox.bwrap.directory]}/{sandbox.bwrap.program}",
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
