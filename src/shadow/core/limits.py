@@ -44,9 +44,9 @@ class Limits:
 
     def over(self, defaults: "Limits") -> "Limits":
         """These, with ``defaults`` where they say nothing."""
-        return Limits(**{name: getattr(defaults if own is None else self, name) for name, own in self.items()})
+        return Limits(**{name: getattr(defaults if own is None else self, name) for name, own in self.pairs()})
 
-    def items(self) -> list[tuple[str, int | float | None]]:
+    def pairs(self) -> list[tuple[str, int | float | None]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
 
@@ -65,7 +65,7 @@ SMALLEST: Mapping[str, float] = {
 
 def check_limits(limits: Limits) -> None:
     """Raises: Rejected: with the first limit that no command could live with."""
-    for name, value in limits.items():
+    for name, value in limits.pairs():
         if value is not None and not SMALLEST[name] <= value < 2**62:  # also for what is not a number
             raise Rejected(f"The limit {name} must be at least {SMALLEST[name]:g}, not {value}.")
 
@@ -73,7 +73,7 @@ def check_limits(limits: Limits) -> None:
 def limits_from(values: Mapping[str, object]) -> Limits:
     """From names and numbers, as a file or a message has them; unknown names are skipped. Raises: TypeError, ValueError."""
     known: dict[str, float | int] = {}
-    for name, _ in Limits().items():
+    for name, _ in Limits().pairs():
         value = values.get(name)
         if value is None:
             continue

@@ -88,6 +88,8 @@ class Capabilities:
     """Ending a command ends every process that it left, also those that left its session."""
     outlives_starter: bool = False
     """A workspace stays when the process that made it is gone."""
+    limits: bool = False
+    """Limits of a workspace are kept, and reaching one is a typed ending."""
     terminals: bool = False
     git: bool = False
     trees: bool = False

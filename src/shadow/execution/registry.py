@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,14 @@ from shadow.core.errors import Unsupported
 from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, Mode
 from shadow.execution.interface import WorkspaceManager
+
+
+def kernel_limits() -> Mapping[str, str]:
+    """By controller (memory, pids, cpu): the mechanism by which this host's kernel keeps local workspaces to a limit of it."""
+    from shadow.execution.local.cgroups import controllers, find_cgroups
+
+    found = find_cgroups()
+    return {} if found is None else dict.fromkeys(controllers(found), found.mechanism.value)
 
 
 def make_manager(

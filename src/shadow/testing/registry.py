@@ -12,6 +12,7 @@ from shadow.testing import (
     directories,
     endings,
     files,
+    limits,
     lines,
     listings,
     operations,
@@ -40,6 +41,7 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     operations,
     capabilities,
 )
+MANAGER_MODULES: tuple[ModuleType, ...] = (workspaces, limits)
 PREFIX = "check_"
 
 
@@ -50,7 +52,7 @@ def checks() -> Sequence[Check[Site]]:
 
 def workspace_checks() -> Sequence[Check[WorkspaceManager]]:
     """What every ``WorkspaceManager`` must keep."""
-    return list(_checks_of(workspaces))
+    return [check for module in MANAGER_MODULES for check in _checks_of(module)]
 
 
 def _checks_of(module: ModuleType) -> Iterator[Check[Any]]:

@@ -108,7 +108,7 @@ class Checkout:
     def _refusal(self) -> LimitExceeded | None:
         if self.exceeded is None:
             return None
-        limit = dict(self._limits.items())[self.exceeded.value]
+        limit = dict(self._limits.pairs())[self.exceeded.value]
         return LimitExceeded(
             f"The workspace takes more than its limit {self.exceeded.value} ({limit}).",
             mend="Delete what is not needed.",

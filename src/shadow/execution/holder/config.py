@@ -37,6 +37,8 @@ class HolderConfig:
     """Where file systems in memory are mounted: what lies there counts as memory."""
     cgroup_fds: tuple[int, ...] = ()
     """``cgroup.procs`` of the control groups that commands run in, open for writing."""
+    cpus: tuple[int, ...] = ()
+    """Which CPUs commands keep to, where no control group limits them; none: all."""
     oom_fd: int | None = None
     """A file of such a group that counts what the kernel killed for want of memory."""
     sidecar_argv: tuple[str, ...] | None = None
@@ -52,7 +54,7 @@ class HolderConfig:
         if values.get("sidecar_argv") is not None:
             values["sidecar_argv"] = tuple(values["sidecar_argv"])
         values["limits"] = limits_from(values["limits"])
-        for name in ("files_in_memory", "cgroup_fds"):
+        for name in ("files_in_memory", "cgroup_fds", "cpus"):
             values[name] = tuple(values[name])
         return HolderConfig(**values)
 

@@ -184,9 +184,9 @@ class Holder:
             except ShadowError as error:
                 reply(error)
 
-        if what in _GROWING and operation not in self._journal.operations:
-            if not self._commands.watch.checkout.before_write(begin):
-                return None
+        is_new = operation not in self._journal.operations
+        if what in _GROWING and is_new and not self._commands.watch.checkout.before_write(begin):
+            return None
         return {"result": self._journal.begin(operation, what=what)}
 
     def _finish(self, _connection: Connection, request: Record, _blob: bytes) -> Record:

@@ -143,7 +143,9 @@ def confinement_of(config: HolderConfig) -> Confinement:
         else None,
     }
     return Confinement(
-        rlimits={number: value for number, value in wanted.items() if value is not None}, cgroup_fds=config.cgroup_fds
+        rlimits={number: value for number, value in wanted.items() if value is not None},
+        cgroup_fds=config.cgroup_fds,
+        cpus=config.cpus,
     )
 
 

@@ -40,6 +40,8 @@ class Confinement:
     """By resource: for good, soft and hard; no more than there is already."""
     cgroup_fds: tuple[int, ...] = ()
     """``cgroup.procs`` of the control groups to enter."""
+    cpus: tuple[int, ...] = ()
+    """CPUs to keep to; none: all."""
 
 
 UNCONFINED = Confinement(rlimits={})
@@ -129,6 +131,8 @@ def _child(channel: socket.socket, parent: int, confinement: Confinement) -> NoR
 def _prepare(channel: socket.socket, parent: int, confinement: Confinement) -> None:
     for cgroup in confinement.cgroup_fds:
         os.write(cgroup, b"0")
+    if confinement.cpus:
+        os.sched_setaffinity(0, confinement.cpus)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)

@@ -97,7 +97,7 @@ class Watch:
         if limit is not None and self._used[0] > limit * _EXACT_FROM:
             used = usages(census, members, exact=True)
         before, self._heaviest = self._heaviest, max(used, key=lambda name: used[name].memory_bytes)
-        if self.has_killed_for_memory() and before in roots:
+        if self.has_killed_for_memory() and before is not None and before in roots:
             # Who lost a process to the kernel is lighter by now: who weighed most before is to blame.
             return (LimitKind.MEMORY, before), calm
         return reached(self._limits, used, files_bytes=in_files), calm

@@ -139,7 +139,7 @@ def settings(limits: Limits, *, version: int) -> dict[str, dict[str, str]]:
     if limits.memory_bytes is not None:
         wanted["memory"] = (
             {"memory.max": str(limits.memory_bytes), "memory.swap.max": "0"}
-            if version == 2  # noqa: PLR2004
+            if version == 2
             else {
                 "memory.limit_in_bytes": str(limits.memory_bytes),
                 "memory.memsw.limit_in_bytes": str(limits.memory_bytes),
@@ -151,10 +151,21 @@ def settings(limits: Limits, *, version: int) -> dict[str, dict[str, str]]:
         quota = str(max(1000, round(limits.cpus * _PERIOD_US)))
         wanted["cpu"] = (
             {"cpu.max": f"{quota} {_PERIOD_US}"}
-            if version == 2  # noqa: PLR2004
+            if version == 2
             else {"cpu.cfs_period_us": str(_PERIOD_US), "cpu.cfs_quota_us": quota}
         )
     return wanted
+
+
+def controllers(cgroups: Cgroups) -> tuple[str, ...]:
+    """What the groups will have."""
+    if cgroups.mechanism is not Mechanism.SCOPE:
+        return tuple(cgroups.roots)
+    manager = cgroups.roots[""] / f"user.slice/user-{os.geteuid()}.slice/user@{os.geteuid()}.service"
+    try:
+        return _controllers(manager)
+    except OSError:
+        return ()
 
 
 def groups(cgroups: Cgroups, workspace_id: str) -> dict[str, Path]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn, cast
 
 from shadow.core.errors import Broken
-from shadow.execution.local.cgroups import scope_argv, systemd_environment
 from shadow.execution.local import launcher
+from shadow.execution.local.cgroups import scope_argv, systemd_environment
 from shadow.execution.local.failures import host_limits, launch_failure, typed_failures
 from shadow.execution.local.process import ProcessHandle, ProcessIdentity, identify
 from shadow.execution.local.readiness import wait_writable
@@ -29,6 +29,8 @@ class GroupPlan:
     oom: str | None = None
     scope: Mapping[str, Mapping[str, str]] | None = None
     """By controller, file and content."""
+    limits_cpu: bool = False
+    """Whether they surely limit it."""
     root: str = ""
     """For a scope: where version 2 is mounted."""
 

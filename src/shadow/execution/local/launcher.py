@@ -85,7 +85,7 @@ def dump_no_core() -> None:
 def divide_scope(settings: "dict[str, dict[str, str]]", groups: "dict[str, Any]") -> None:
     """In a scope of systemd: ourselves into one group, another for the commands. ``groups`` hears where that is."""
     with open("/proc/self/cgroup") as file:
-        own = [line.rstrip("\n").partition("::")[2] for line in file if line.startswith("0::")][0]
+        own = next(line.rstrip("\n").partition("::")[2] for line in file if line.startswith("0::"))
     scope = groups["root"] + own
     for name in ("holder", "commands"):
         os.mkdir(f"{scope}/{name}")

@@ -53,7 +53,8 @@ class LocalWorkspaceManager(WorkspaceManager):
         default_limits: Limits | None = None,
     ) -> None:
         """``clock``: seconds since 1970. ``sandbox_uids``: as root, what sandboxes run under; ``None``: a range that is free.
-        ``default_limits``: for what a spec leaves open; ``None``: no limits. ``bwraps``: bubblewraps to try, in this order; ``None``: those that this host has.
+        ``default_limits``: for what a spec leaves open; ``None``: no limits.
+        ``bwraps``: bubblewraps to try, in this order; ``None``: those that this host has.
 
         Raises: Unsupported: an isolation that is not local.
         """
@@ -327,6 +328,7 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         survives_sidecar=True,
         network=isolation is Isolation.NONE,
         outlives_starter=True,
+        limits=True,
     )
 
 

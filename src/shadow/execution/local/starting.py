@@ -1,6 +1,7 @@
 """Bring a workspace's processes up in its directory: socket, sandbox, holder, first answer."""
 
 import asyncio
+import math
 import os
 import socket
 import sys
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL
+from zlib import crc32
 
 from shadow.core.errors import Broken, Unsupported
 from shadow.core.limits import Limits
@@ -22,8 +24,6 @@ from shadow.execution.local.failures import host_limits, launch_failure, typed_f
 from shadow.execution.local.host_facts import find_bwraps, read_host, stage_directory, tool_directories
 from shadow.execution.local.launch import GroupPlan, Launched, LaunchPlan, launch
 from shadow.execution.local.manifest import Manifest, write_holder
-from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
-from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
 from shadow.execution.local.sandbox import (
     FILES_IN_MEMORY,
     WORKSPACE,
@@ -35,6 +35,8 @@ from shadow.execution.local.sandbox import (
     sandbox_data,
     staged_sources,
 )
+from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
+from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
 from shadow.execution.local.seccomp import assemble
 from shadow.execution.local.uids import UidLeases
 
@@ -189,10 +191,11 @@ class Starter:
         version = 2 if found.mechanism is Mechanism.V2 else 1
         places = groups(found, manifest.id)
         make_groups(places, limits, version=version)
-        oom = "memory.events" if version == 2 else "memory.oom_control"  # noqa: PLR2004
+        oom = "memory.events" if version == 2 else "memory.oom_control"
         return GroupPlan(
             procs=[f"{path}/cgroup.procs" for path in dict.fromkeys(places.values())],
             oom=f"{places['memory']}/{oom}" if "memory" in places else None,
+            limits_cpu="cpu" in places,
         )
 
     def _config(
@@ -221,9 +224,19 @@ class Starter:
             files_in_memory=FILES_IN_MEMORY if sandboxed else (),
             cgroup_fds=tuple(range(launcher.CGROUP_FD, launcher.CGROUP_FD + cgroups.count)),
             oom_fd=launcher.OOM_FD,
+            cpus=() if cgroups.limits_cpu else chosen_cpus(manifest.limits.cpus, manifest.id),
             sidecar_argv=sidecar_argv(),
             sidecar_env=env,
         )
+
+
+def chosen_cpus(cpus: float | None, workspace_id: str) -> tuple[int, ...]:
+    """So many CPUs, whole ones, that workspaces spread over all; the same ones for one workspace. None where all are wanted."""
+    available = sorted(os.sched_getaffinity(0))
+    if cpus is None or cpus >= len(available):
+        return ()
+    first = crc32(workspace_id.encode())
+    return tuple(available[(first + i) % len(available)] for i in range(math.ceil(cpus)))
 
 
 @contextmanager
