@@ -46,7 +46,7 @@ class Cgroups:
 
 def find_cgroups() -> Cgroups | None:
     """``None``: this user may not make any."""
-    mounts = _mounts(_mountinfo())
+    mounts = hierarchies(_mountinfo())
     unified = mounts.get("")
     usable = () if unified is None else _controllers(unified)
     if unified is not None and "memory" in usable:
@@ -62,7 +62,7 @@ def _mountinfo() -> str:
     return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
 
 
-def _mounts(mountinfo: str) -> dict[str, Path]:
+def hierarchies(mountinfo: str) -> dict[str, Path]:
     """By controller of version 1; version 2 under the empty name."""
     found: dict[str, Path] = {}
     for line in mountinfo.splitlines():
@@ -204,7 +204,7 @@ def _write(path: Path, content: str, *, again: Mapping[str, str]) -> None:
 def remove_groups(workspace_id: str) -> None:
     """Those that root made. What is gone is fine. Raises: Unavailable: processes in there cannot be ended."""
     until = time.monotonic() + _REMOVED_WITHIN_S
-    mounts = _mounts(_mountinfo()) if os.geteuid() == 0 else {}
+    mounts = hierarchies(_mountinfo()) if os.geteuid() == 0 else {}
     for path in {root / PARENT / workspace_id for root in mounts.values()}:
         while True:
             try:
