@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from shadow.core.limits import Activity, Usage
+from shadow.core.limits import Activity, TreeSize, Usage
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -81,13 +81,14 @@ def activities(census: Mapping[int, Process], members: Mapping[str, Iterable[int
     return found
 
 
-def files_in_memory_bytes(places: Iterable[str]) -> int:
+def files_in_memory(places: Iterable[str]) -> TreeSize:
     """What file systems in memory hold."""
-    total = 0
+    size_bytes = files = 0
     for place in places:
         room = os.statvfs(place)
-        total += (room.f_blocks - room.f_bfree) * room.f_frsize
-    return total
+        size_bytes += (room.f_blocks - room.f_bfree) * room.f_frsize
+        files += room.f_files - room.f_ffree
+    return TreeSize(size_bytes=size_bytes, files=files)
 
 
 def _proportional_bytes(pid: int, otherwise: tuple[int, int]) -> tuple[int, int]:

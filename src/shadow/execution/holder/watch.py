@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from shadow.core.limits import Activity, LimitKind, Limits, Usage, grower, reached
-from shadow.execution.holder.census import activities, files_in_memory_bytes, take_census, trees, usages
+from shadow.execution.holder.census import Process, activities, files_in_memory, take_census, trees, usages
 from shadow.execution.holder.checkout import Checkout
 from shadow.execution.holder.loop import Loop, Timer
 
@@ -16,6 +16,10 @@ _CALM_SHARE, _SHARE = 50, 5
 _LONGEST_REST_S = 2.0
 _GROWTH = 1 / 64
 """As a part of a limit, since the last look: then the next comes soon."""
+_FILE_BYTES = 1024
+"""Of the kernel's memory for each file in memory, however empty."""
+_EMPTY_FILES = 0.25
+"""As a part of the limit of memory: files in memory may take so much besides their content, which their mounts limit."""
 _EXACT_FROM = 0.75
 """As a part of the limit, by the quick sum of memory, which counts several times what is shared."""
 
@@ -50,8 +54,10 @@ class Watch:
         self._rest_s = 0.0
         self._used = (0, 0)
         self._heaviest: str | None = None
+        self._files_then = 0
+        self._ticks: dict[str, int] = {}
         self._done: dict[str, Activity] = {}
-        self._watches = limits.memory_bytes is not None or limits.processes is not None or oom_fd is not None
+        self._watches = limits.memory_bytes is not None or limits.processes is not None
 
     def command_started(self) -> None:
         if (self._watches or self.checkout.limited) and (self._next is None or self._rest_s > _SOON_S):
@@ -91,8 +97,11 @@ class Watch:
         census = take_census()
         members = trees(census, roots)
         used = usages(census, members, exact=False)
-        in_files = files_in_memory_bytes(self._files_in_memory)
-        calm = self._compare(sum(u.memory_bytes for u in used.values()) + in_files, used)
+        in_files = files_in_memory(self._files_in_memory)
+        calm = self._compare(sum(u.memory_bytes for u in used.values()) + in_files.size_bytes, used)
+        filler = self._who_makes_files(in_files.files, census, members)
+        if filler is not None:
+            return (LimitKind.MEMORY, filler), calm
         limit = self._limits.memory_bytes
         if limit is not None and self._used[0] > limit * _EXACT_FROM:
             used = usages(census, members, exact=True)
@@ -100,7 +109,19 @@ class Watch:
         if self.has_killed_for_memory() and before is not None and before in roots:
             # Who lost a process to the kernel is lighter by now: who weighed most before is to blame.
             return (LimitKind.MEMORY, before), calm
-        return reached(self._limits, used, files_bytes=in_files), calm
+        return reached(self._limits, used, files_bytes=in_files.size_bytes), calm
+
+    def _who_makes_files(
+        self, files: int, census: Mapping[int, Process], members: Mapping[str, Sequence[int]]
+    ) -> str | None:
+        """Where there are too many files in memory, and more than at the last look: by whose time in the kernel they came."""
+        before, self._files_then = self._files_then, files
+        then, self._ticks = self._ticks, {n: sum(census[pid].system_ticks for pid in p) for n, p in members.items()}
+        limit = self._limits.memory_bytes
+        if limit is None or files <= before or files * _FILE_BYTES <= limit * _EMPTY_FILES:
+            return None
+        lately = {n: Activity(system_ticks=max(0, ticks - then.get(n, 0))) for n, ticks in self._ticks.items()}
+        return grower(LimitKind.WORKSPACE_FILES, lately)
 
     def _compare(self, memory_bytes: int, used: Mapping[str, Usage]) -> bool:
         before, self._used = self._used, (memory_bytes, sum(u.processes for u in used.values()))

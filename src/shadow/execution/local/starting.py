@@ -221,7 +221,7 @@ class Starter:
             lock_fd=launcher.LOCK_FD,
             limits=manifest.limits,
             own_processes=sandboxed,
-            files_in_memory=FILES_IN_MEMORY if sandboxed else (),
+            files_in_memory=tuple(FILES_IN_MEMORY) if sandboxed else (),
             cgroup_fds=tuple(range(launcher.CGROUP_FD, launcher.CGROUP_FD + cgroups.count)),
             oom_fd=launcher.OOM_FD,
             cpus=() if cgroups.limits_cpu else chosen_cpus(manifest.limits.cpus, manifest.id),
