@@ -51,7 +51,7 @@ def find_cgroups() -> Cgroups | None:
     usable = () if unified is None else _controllers(unified)
     if unified is not None and "memory" in usable:
         if os.geteuid() != 0:
-            return Cgroups(mechanism=Mechanism.SCOPE, roots={"": unified}) if _systemd_answers() else None
+            return Cgroups(mechanism=Mechanism.SCOPE, roots={"": unified}) if _systemd_gives(unified) else None
         found = {name: unified for name in usable if _enable(unified, name)}
         return Cgroups(mechanism=Mechanism.V2, roots=found) if found else None
     found = {name: mounts[name] for name in CONTROLLERS if name in mounts and os.access(mounts[name], os.W_OK)}
@@ -94,13 +94,19 @@ def _enable(unified: Path, controller: str) -> bool:
     return True
 
 
-def _systemd_answers() -> bool:
+_DIVIDE = """scope="$1$(sed -n 's/^0:://p' /proc/self/cgroup)"
+mkdir "$scope/holder" && echo 0 > "$scope/holder/cgroup.procs" && echo +memory > "$scope/cgroup.subtree_control"
+"""
+
+
+def _systemd_gives(unified: Path) -> bool:
+    """Whether the user's systemd lets us do what the launcher will do."""
     environment = systemd_environment()
     if environment is None:
         return False
     try:
         asked = subprocess.run(
-            [*scope_argv(), "true"],
+            [*scope_argv(), "sh", "-c", _DIVIDE, "sh", str(unified)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
