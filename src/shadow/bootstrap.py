@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from shadow.core.errors import SettingsRefused
+from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.execution import registry
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
@@ -32,6 +33,7 @@ def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> W
         data_dir=settings.data_dir,
         default_lease_s=settings.lease_s,
         toolchain_paths=settings.toolchain_paths,
+        default_limits=default_limits(settings),
         sandbox_uids=range(uids.first, uids.last + 1) if uids else None,
     )
 
@@ -56,17 +58,32 @@ def make_repositories(settings: Settings) -> "Repositories":
     )
 
 
+def default_limits(settings: Settings) -> Limits:
+    """Of workspaces that ask for nothing else."""
+    return Limits(
+        memory_bytes=settings.limit_memory_bytes,
+        processes=settings.limit_processes,
+        cpus=settings.limit_cpus,
+        open_files=settings.limit_open_files,
+        file_size_bytes=settings.limit_file_size_bytes,
+        workspace_bytes=settings.limit_workspace_bytes,
+        workspace_files=settings.limit_workspace_files,
+        command_time_s=settings.limit_command_time_s,
+    )
+
+
 @asynccontextmanager
 async def open_workspace(
     *,
     name: str | None = None,
     env: Mapping[str, str] | None = None,
     isolation: Isolation | None = None,
+    limits: Limits | None = None,
     settings: Settings | None = None,
 ) -> AsyncGenerator[ToolExecutor]:
     """A workspace for the length of a block: made, kept alive, removed."""
     manager = make_manager(settings or load_settings(), isolation=isolation)
-    async with manager.open(WorkspaceSpec(name=name, env=env or {})) as executor:
+    async with manager.open(WorkspaceSpec(name=name, env=env or {}, limits=limits or Limits())) as executor:
         yield executor
 
 

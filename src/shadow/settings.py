@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from shadow.core.errors import SettingsRefused
+from shadow.core.limits import parse_bytes
 from shadow.core.workspaces import Isolation, Mode
 
 PREFIX = "SHADOW_"
@@ -110,7 +111,23 @@ def default_data_dir() -> Path:
     return _base_directory("XDG_DATA_HOME", ".local/share") / "shadow"
 
 
+def _three_quarters_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+def _no_limit(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+def _bytes(value: object) -> object:
+    value = _no_limit(value)
+    return parse_bytes(value) if isinstance(value, str) else value
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+ByteLimit = Annotated[int | None, BeforeValidator(_bytes)]
+CountLimit = Annotated[int | None, BeforeValidator(_no_limit)]
+NumberLimit = Annotated[float | None, BeforeValidator(_no_limit)]
 
 
 class Settings(BaseModel):
@@ -174,6 +191,43 @@ class Settings(BaseModel):
         ge=1024,
         description="How large the bundle with the work of one workspace may be.",
         json_schema_extra={"unit": "bytes"},
+    )
+    limit_memory_bytes: ByteLimit = Field(
+        default_factory=_three_quarters_of_memory,
+        description="Memory of all commands of a workspace together, with files in memory (/tmp, /dev/shm, the home "
+        "directory), which can take half of it. Sizes may be written as `512m` or `4g`; `none` is no limit, here and below.",
+        json_schema_extra={"unit": "bytes", "shown_default": "three quarters of the host's"},
+    )
+    limit_processes: CountLimit = Field(
+        default=4096, ge=8, description="Processes and threads of all commands of a workspace together."
+    )
+    limit_cpus: NumberLimit = Field(
+        default=None,
+        ge=0.01,
+        description="CPUs for all commands of a workspace together, also parts of one.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    limit_open_files: CountLimit = Field(default=65536, ge=64, description="Open files of each process of a command.")
+    limit_file_size_bytes: ByteLimit = Field(
+        default=16 * 1024**3,
+        ge=64 * 1024,
+        description="Size of each file that is written.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    limit_workspace_bytes: ByteLimit = Field(
+        default=32 * 1024**3,
+        ge=64 * 1024,
+        description="What a workspace's checkout takes on disk.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    limit_workspace_files: CountLimit = Field(
+        default=4_000_000, ge=8, description="Files and directories of a workspace's checkout."
+    )
+    limit_command_time_s: NumberLimit = Field(
+        default=None,
+        gt=0,
+        description="How long a command may run that has no timeout of its own.",
+        json_schema_extra={"unit": "seconds", "shown_default": "none"},
     )
     log_level: LogLevel = Field(
         default=LogLevel.WARNING,

@@ -405,6 +405,39 @@ def test_what_is_not_there_cannot_be_copied(cli: ShadowCli, id_: str, tmp_path: 
     assert not (tmp_path / "x").exists()
 
 
+# Limits
+
+
+def test_limits_are_given_shown_and_reached(cli: ShadowCli):
+    id_ = cli.create("--memory", "96m", "--processes", "80", "--cpus", "1.5", "--disk", "64m", "--file-size", "1m")
+    shown = cli.run("workspace", "show", id_).stdout.decode()
+    assert "memory 96.0 MiB, processes 80, cpus 1.5," in shown
+    limits = cli.json("workspace", "show", id_)["workspace"]["limits"]
+    assert (limits["memory_bytes"], limits["workspace_bytes"], limits["file_size_bytes"]) == (
+        96 << 20,
+        64 << 20,
+        1 << 20,
+    )
+    assert limits["open_files"] == 65536, "what is not given is the setting's"
+    done = cli.run("workspace", "exec", id_, "-c", "head -c 2G /dev/zero | tail; sleep 1000")
+    assert (done.returncode, done.stdout) == (123, b"")
+    assert b"limit of memory was reached" in done.stderr
+    done = cli.run("workspace", "exec", id_, "-c", "exec head -c 2m /dev/zero > large")
+    assert done.returncode == 123
+    assert b"limit of a file's size was reached" in done.stderr
+    assert cli.run("workspace", "exec", id_, "--", "true").returncode == 0
+    assert "limit of memory" in cli.run("workspace", "show", id_).stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--memory", "much"), ("--memory", "0"), ("--cpus", "nan"), ("--disk", "-1")]
+)
+def test_what_is_no_limit_is_refused(cli: ShadowCli, option: str, value: str):
+    done = cli.run("workspace", "create", f"{option}={value}")
+    assert (done.returncode, done.stdout) == (2, b""), done
+    assert option.encode() in done.stderr
+
+
 # demo, doctor
 
 
@@ -425,7 +458,17 @@ def test_the_doctor_says_what_this_host_can_do(cli: ShadowCli):
     assert (done.returncode, document["able"]) == (0, True), document
     verdicts = {row["name"]: row["verdict"] for row in document["rows"]}
     assert verdicts["sandbox"] == "ok"
-    assert {"python", "data directory", "cgroups", "kvm", "containers", "overlay", "git", "ripgrep"} <= set(verdicts)
+    assert {
+        "python",
+        "data directory",
+        "limit: memory",
+        "limit: disk",
+        "kvm",
+        "containers",
+        "overlay",
+        "git",
+        "ripgrep",
+    } <= set(verdicts)
 
 
 def test_the_doctor_ends_with_3_where_nothing_can_run(tmp_path: Path):

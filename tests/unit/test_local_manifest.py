@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shadow.core.errors import Broken, NotFound
 from shadow.core.ids import WorkspaceId
+from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation
 from shadow.execution.local.manifest import (
     HOLDER,
@@ -40,6 +41,7 @@ FULL = Manifest(
     uid=1_900_000_000,
     tcp_port=4000,
     env={"A": "b=c"},
+    limits=Limits(memory_bytes=1 << 30, cpus=0.5, command_time_s=60.0),
 )
 
 
@@ -60,6 +62,20 @@ def test_what_is_written_is_read(directory: int) -> None:
 def test_a_newer_manifest_is_understood() -> None:
     values = {**json.loads(encode_manifest(FULL)), "invented_later": [1]}
     assert decode_manifest(json.dumps(values).encode()) == FULL
+
+
+def test_an_older_manifest_has_no_limits() -> None:
+    values = json.loads(encode_manifest(FULL))
+    del values["limits"]
+    assert decode_manifest(json.dumps(values).encode()).limits == Limits()
+
+
+@pytest.mark.parametrize(
+    "limits", [[], 1, None, {"processes": "5"}, {"cpus": -1}, {"memory_bytes": True}, {"cpus": 1e400}]
+)
+def test_damaged_limits_are_broken(limits: object) -> None:
+    with pytest.raises(Broken):
+        decode_manifest(json.dumps({**json.loads(encode_manifest(FULL)), "limits": limits}).encode())
 
 
 def test_the_token_is_not_shown() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shadow.execution.local.removal import measure_tree, remove_tree
+from shadow.execution.holder.measuring import measure_tree
+from shadow.execution.local.removal import remove_tree
 
 DEPTH = 3_000  # beyond the longest path, the usual limit of descriptors and that of recursion
 
@@ -42,7 +43,7 @@ def test_a_deep_tree_is_measured(tmp_path: Path, parent: int) -> None:
     make_deep(tmp_path / "tree", DEPTH)
     fd = os.open(tmp_path / "tree", os.O_RDONLY | os.O_DIRECTORY)
     descriptors = len(os.listdir("/proc/self/fd"))
-    assert measure_tree(fd) >= 0
+    assert measure_tree(fd).size_bytes >= 0
     assert len(os.listdir("/proc/self/fd")) == descriptors
     os.close(fd)
     remove_tree(parent, "tree")
@@ -78,7 +79,7 @@ def test_symlinks_are_not_followed(parent: int, tmp_path: Path) -> None:
     (tree / "d" / "up").symlink_to("../..")
     (tree / "root").symlink_to("/")
     fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
-    assert measure_tree(fd) < 100_000
+    assert measure_tree(fd).size_bytes < 100_000
     os.close(fd)
     remove_tree(parent, "tree")
     assert (outside / "kept").exists()
@@ -145,6 +146,6 @@ def test_hard_links_are_measured_once(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     alone = measure_tree(fd)
     os.link(tmp_path / "a", tmp_path / "b")
-    assert alone >= 1_000_000
-    assert measure_tree(fd) == alone
+    assert alone.size_bytes >= 1_000_000
+    assert measure_tree(fd).size_bytes == alone.size_bytes
     os.close(fd)

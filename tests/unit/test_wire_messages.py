@@ -7,11 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadow.core.commands import Channel, Command, CommandResult, CommandSpec, Exited, Gap, Killed, Lost, Output
+from shadow.core.commands import (
+    Channel,
+    Command,
+    CommandResult,
+    CommandSpec,
+    Ending,
+    Exited,
+    Gap,
+    Killed,
+    LimitReached,
+    Lost,
+    Output,
+)
 from shadow.core.errors import Broken, Rejected
 from shadow.core.files import FileKind, FileStat, Listing
 from shadow.core.git import ChangeKind, GitCommit, GitHead, GitLog, GitPerson, GitProgress, GitStatus, GitStatusEntry
 from shadow.core.ids import CommandId
+from shadow.core.limits import LimitKind
 from shadow.core.search import GrepLine, GrepQuery, GrepResult
 from shadow.wire import commands, files, git, search, workspaces
 from shadow.wire.commands import CommandMessage, CommandResultMessage, CommandSpecMessage, StdinMessage
@@ -75,8 +88,10 @@ def test_lines_of_any_bytes_arrive_as_they_were(texts: list[bytes]) -> None:
     assert to_core(through_json(GrepResultMessage.of(result)), GrepResult) == result
 
 
-@pytest.mark.parametrize("ending", [None, Exited(code=0), Killed(), Lost(reason="the holder is gone")])
-def test_a_result_keeps_its_ending_channels_and_gaps(ending: Exited | Killed | Lost | None) -> None:
+@pytest.mark.parametrize(
+    "ending", [None, Exited(code=0), Killed(), Lost(reason="the holder is gone"), LimitReached(limit=LimitKind.MEMORY)]
+)
+def test_a_result_keeps_its_ending_channels_and_gaps(ending: Ending | None) -> None:
     command = Command(
         id=CommandId("cmd_1"),
         argv=("a",),

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 from shadow.bootstrap import make_manager, start_logging
 from shadow.cli.outcome import CANNOT_HERE, DONE, FAILED, print_json, wants_colour
-from shadow.cli.probes import PROBES, Row, Verdict, lack, ok, warn
+from shadow.cli.probes import PROBES
+from shadow.cli.rows import Row, Verdict, lack, ok, warn
 from shadow.cli.text import printable
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import ShadowError

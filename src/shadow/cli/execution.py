@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 import structlog
 import typer
 
+from shadow.cli.limits import LIMIT_NAMES
 from shadow.cli.opening import find, seconds, variables
-from shadow.cli.outcome import COMMAND_TIMED_OUT, EXEC_FAILED, WrongUsage, print_json, say
+from shadow.cli.outcome import COMMAND_TIMED_OUT, EXEC_FAILED, LIMIT_REACHED, WrongUsage, print_json, say
 from shadow.cli.streams import BlockingThread, is_fed, read_some, write_all
 from shadow.cli.text import size
 from shadow.core.commands import (
@@ -23,6 +24,7 @@ from shadow.core.commands import (
     Exited,
     Gap,
     Killed,
+    LimitReached,
     Lost,
     Output,
     Overflow,
@@ -280,6 +282,8 @@ def _exit_code(ending: Ending | None) -> int:
             return COMMAND_TIMED_OUT
         case Killed():
             return 128 + signal.SIGKILL
+        case LimitReached():
+            return LIMIT_REACHED
         case Lost() | None:
             return EXEC_FAILED
 
@@ -288,6 +292,9 @@ def _explain(command: Command) -> None:
     match command.ending:
         case TimedOut(after_s=after_s):
             say(f"shadow: the time was up after {after_s:g} s; the command's tree was ended.", style="yellow")
+        case LimitReached(limit=limit):
+            what = LIMIT_NAMES[limit]
+            say(f"shadow: the workspace's limit of {what} was reached; the command was ended.", style="yellow")
         case Lost(reason=reason):
             say(f"shadow: nobody can know how the command ended: {reason}", style="red")
         case None:

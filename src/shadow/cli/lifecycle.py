@@ -2,18 +2,19 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import typer
 
 from shadow.cli import copying
+from shadow.cli.limits import LIMIT_NAMES, limits_of, shown_limits
 from shadow.cli.opening import NO_WALL, find, manager_of, open_manager, seconds, variables
 from shadow.cli.outcome import DONE, FAILED, WrongUsage, exit_code, print_json, report, say, wants_colour
 from shadow.cli.references import choose
 from shadow.cli.repositories import RepositoryOptions, create_with_repository
 from shadow.cli.text import printable, size, span
-from shadow.core.commands import Command, Exited, Killed, Lost, Signalled, TimedOut
+from shadow.core.commands import Command, Exited, Killed, LimitReached, Lost, Signalled, TimedOut
 from shadow.core.errors import ShadowError
 from shadow.core.workspaces import Health, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
 from shadow.settings import load_settings
@@ -27,9 +28,12 @@ async def create(
     isolation: str | None,
     lease: str | None,
     env: Sequence[str],
+    limits: Mapping[str, str | None],
     as_json: bool,
 ) -> int:
-    spec = WorkspaceSpec(name=name, lease_s=seconds(lease, option="--lease"), env=variables(env))
+    spec = WorkspaceSpec(
+        name=name, lease_s=seconds(lease, option="--lease"), env=variables(env), limits=limits_of(limits)
+    )
     if source is not None and repository is not None:
         raise WrongUsage("--from and --repo both fill the workspace.", mend="Give one of them.")
     directory = copying.local_directory(source) if source is not None else None
@@ -122,6 +126,7 @@ def _print_workspace(status: WorkspaceStatus, health: Health | None, commands: S
         "made": span(now - status.created_at) + " ago",
         "lease": _lease(status, now),
         "size": size(status.size_bytes) if status.size_bytes is not None else "",
+        "limits": shown_limits(status.limits),
         "error": status.error or "",
     }
     if status.checkout is not None:
@@ -154,6 +159,8 @@ def _state(command: Command) -> str:
             return f"timed out after {after_s:g} s"
         case Killed():
             return "killed"
+        case LimitReached(limit=limit):
+            return f"limit of {LIMIT_NAMES[limit]}"
         case Lost():
             return "lost"
 

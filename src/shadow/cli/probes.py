@@ -9,46 +9,16 @@ import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from shadow.cli.limit_probes import limit_of_cpus, limit_of_disk, limit_of_memory, limit_of_processes
+from shadow.cli.rows import Row, lack, ok, warn
 from shadow.cli.text import size
 from shadow.settings import Settings
 
 ASK_TIMEOUT_S = 10.0
 LITTLE_ROOM_BYTES = 1024**3
 FEW_INODES = 50_000
-
-
-class Verdict(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    """It works, but not as well as it could."""
-    LACK = "lack"
-    """It is not there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    name: str
-    verdict: Verdict
-    found: str
-    mend: str | None = None
-    essential: bool = False
-    """Whether nothing works while this lacks."""
-
-
-def ok(name: str, found: str) -> Row:
-    return Row(name=name, verdict=Verdict.OK, found=found)
-
-
-def warn(name: str, found: str, mend: str | None = None) -> Row:
-    return Row(name=name, verdict=Verdict.WARN, found=found, mend=mend)
-
-
-def lack(name: str, found: str, mend: str | None = None, *, essential: bool = False) -> Row:
-    return Row(name=name, verdict=Verdict.LACK, found=found, mend=mend, essential=essential)
 
 
 async def ask(*argv: str) -> tuple[int, str]:
@@ -162,22 +132,6 @@ async def toolchain(settings: Settings) -> Row:
     return ok("toolchain paths", ", ".join(map(str, settings.toolchain_paths)) or "the system's own")
 
 
-async def cgroups(_settings: Settings) -> Row:
-    name = "cgroups"
-    controllers = _read("/sys/fs/cgroup/cgroup.controllers")
-    if controllers is not None:
-        own = (_read("/proc/self/cgroup") or "").partition("::")[2].partition("\n")[0]
-        if os.access(f"/sys/fs/cgroup{own}/cgroup.subtree_control", os.W_OK):
-            return ok(name, f"v2, delegated: {controllers}")
-        if shutil.which("systemd-run") and Path("/run/systemd/system").exists():
-            return ok(name, f"v2, by systemd-run: {controllers}")
-        return warn(name, "v2, not delegated", "Run under systemd, or have the cgroup delegated to this user.")
-    usable = [c for c in ("memory", "pids", "cpu") if os.access(f"/sys/fs/cgroup/{c}/cgroup.procs", os.W_OK)]
-    if usable:
-        return ok(name, f"v1: {', '.join(usable)}")
-    return warn(name, "none that may be used", "Limits of memory and processes fall back to rlimits.")
-
-
 async def overlay(_settings: Settings) -> Row:
     if "overlay" in (_read("/proc/filesystems") or "").split():
         return ok("overlay", "known to the kernel")
@@ -259,7 +213,10 @@ PROBES: tuple[Callable[[Settings], Awaitable[Row]], ...] = (
     git,
     ripgrep,
     toolchain,
-    cgroups,
+    limit_of_memory,
+    limit_of_processes,
+    limit_of_cpus,
+    limit_of_disk,
     overlay,
     kvm,
     containers,

@@ -41,14 +41,34 @@ def create(
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for every command; repeatable.")
     ] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of its commands: 512m, 4g.")] = None,
+    processes: Annotated[str | None, typer.Option(metavar="N", help="Processes and threads of its commands.")] = None,
+    cpus: Annotated[str | None, typer.Option(metavar="N", help="CPUs, also parts: 0.5, 2.")] = None,
+    open_files: Annotated[str | None, typer.Option(metavar="N", help="Open files of each process.")] = None,
+    file_size: Annotated[str | None, typer.Option(metavar="SIZE", help="Size of each file.")] = None,
+    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="What the checkout takes on disk.")] = None,
+    files: Annotated[str | None, typer.Option(metavar="N", help="Files and directories of the checkout.")] = None,
+    command_time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="For commands without a timeout of their own.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a workspace and print its id. What --from leaves out, as `cp` does, is named."""
+    """Make a workspace and print its id. Limits that are not given are the settings'. What --from leaves out is named."""
     from shadow.cli import lifecycle
     from shadow.cli.repositories import RepositoryOptions
 
     if repo is None and (branch is not None or depth is not None):
         raise typer.BadParameter("--branch and --depth go with --repo.")
+    limits = {
+        "--memory": memory,
+        "--processes": processes,
+        "--cpus": cpus,
+        "--open-files": open_files,
+        "--file-size": file_size,
+        "--disk": disk,
+        "--files": files,
+        "--command-time": command_time,
+    }
     finish(
         lambda: lifecycle.create(
             name=name,
@@ -57,6 +77,7 @@ def create(
             isolation=isolation,
             lease=lease,
             env=env or (),
+            limits=limits,
             as_json=as_json,
         ),
         as_json=as_json,
@@ -83,7 +104,8 @@ def execute(
 ) -> None:
     """Run a command in a workspace; output is live, the exit code is the command's.
 
-    128+N if signal N ended it, 124 if the time was up, 125 if Shadow failed, 130 after Ctrl-C (which ends its tree).
+    128+N if signal N ended it, 124 if the time was up, 123 if a limit of the workspace was reached,
+    125 if Shadow failed, 130 after Ctrl-C (which ends its tree).
     """
     from shadow.cli import execution
 

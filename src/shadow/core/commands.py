@@ -8,6 +8,7 @@ from typing import Literal
 
 from shadow.core.errors import Rejected
 from shadow.core.ids import CommandId
+from shadow.core.limits import LimitKind
 
 DEFAULT_LOG_LIMIT_BYTES = 64 * 1024 * 1024
 MIN_LOG_LIMIT_BYTES = 64 * 1024
@@ -53,7 +54,7 @@ class CommandSpec:
     """Added to the workspace's base environment."""
     stdin: StdinMode = StdinMode.CLOSED
     timeout_s: float | None = None
-    """From the start to the end of the command; then its whole tree is ended."""
+    """From the start to the end of the command; then its whole tree is ended. ``None``: the workspace's limit, if it has one."""
     log_limit_bytes: int = DEFAULT_LOG_LIMIT_BYTES
     overflow: Overflow = Overflow.DROP_OLDEST
 
@@ -138,6 +139,14 @@ class Killed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitReached:
+    """Ended because the workspace reached a limit and this command weighed most; a limit of the system's counts too."""
+
+    limit: LimitKind
+    kind: Literal["limit_exceeded"] = "limit_exceeded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """Nobody can know how it ended: who watched it (the holder, the pod, the host) is gone."""
 
@@ -145,7 +154,7 @@ class Lost:
     kind: Literal["lost"] = "lost"
 
 
-Ending = Exited | Signalled | TimedOut | Killed | Lost
+Ending = Exited | Signalled | TimedOut | Killed | LimitReached | Lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from shadow.core.ids import WorkspaceId
+from shadow.core.limits import Limits
 from shadow.core.repositories import Checkout
 
 
@@ -45,6 +46,8 @@ class WorkspaceSpec:
     """Added to the base environment of every command. Not a place for secrets: everything inside can read it."""
     checkout: Checkout | None = None
     """What the workspace is about to be filled with: kept with it, for whoever delivers its work."""
+    limits: Limits = field(default_factory=Limits)
+    """What it says nothing of takes the setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,7 @@ class WorkspaceStatus:
     """Bytes that the checkout takes on disk; ``None`` where it was not asked for."""
     error: str | None = None
     checkout: Checkout | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,8 @@ class Capabilities:
     """Ending a command ends every process that it left, also those that left its session."""
     outlives_starter: bool = False
     """A workspace stays when the process that made it is gone."""
+    limits: bool = False
+    """Limits of a workspace are kept, and reaching one is a typed ending."""
     terminals: bool = False
     git: bool = False
     trees: bool = False

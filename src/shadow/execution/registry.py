@@ -2,13 +2,22 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from shadow.core.errors import Unsupported
+from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, Mode
 from shadow.execution.interface import WorkspaceManager
+
+
+def kernel_limits() -> Mapping[str, str]:
+    """By controller (memory, pids, cpu): the mechanism by which this host's kernel keeps local workspaces to a limit of it."""
+    from shadow.execution.local.cgroups import controllers, find_cgroups
+
+    found = find_cgroups()
+    return {} if found is None else dict.fromkeys(controllers(found), found.mechanism.value)
 
 
 def make_manager(
@@ -19,6 +28,7 @@ def make_manager(
     default_lease_s: float,
     toolchain_paths: Sequence[Path] = (),
     sandbox_uids: range | None = None,
+    default_limits: Limits | None = None,
     transport: Literal["unix", "tcp"] = "unix",
     clock: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = os.urandom,
@@ -34,6 +44,7 @@ def make_manager(
                 default_lease_s=default_lease_s,
                 toolchain_paths=toolchain_paths,
                 sandbox_uids=sandbox_uids,
+                default_limits=default_limits,
                 transport=transport,
                 clock=clock,
                 entropy=entropy,

@@ -1,7 +1,7 @@
 """Filling a workspace from a mirror: its packs with their indexes and its refs are laid down as they are, then checked out.
 
 What travels is what a bundle holds, a pack and the refs in it, with the pack's index beside it, so that nobody has to make the
-one or the other again for each workspace. See docs/adr/0006. The checkout runs inside, where the repository's attributes and
+one or the other again for each workspace. See docs/adr/0007. The checkout runs inside, where the repository's attributes and
 filters may do what they like.
 """
 

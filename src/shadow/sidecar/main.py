@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import logging
+import resource
 import socket
 import sys
 
@@ -24,6 +25,13 @@ def make_undumpable() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
+def limit_file_size(limit_bytes: int) -> None:
+    """Writes beyond it fail with EFBIG: Python ignores the signal."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    limit = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
 async def run(settings: SidecarSettings) -> None:
     executor = await HostExecutor.connect(
         settings.holder_fd, root=settings.root, state_dir=settings.state_dir, isolation=settings.isolation
@@ -43,6 +51,8 @@ def main() -> None:
     except SettingsRefused as error:
         log.error("sidecar.settings_refused", extra={"reason": str(error)})  # noqa: TRY400 - the reason is the whole story
         sys.exit(2)
+    if settings.file_size_bytes is not None:
+        limit_file_size(settings.file_size_bytes)
     asyncio.run(run(settings))
 
 

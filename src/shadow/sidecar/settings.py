@@ -19,6 +19,8 @@ class SidecarSettings(BaseModel):
     state_dir: str
     workspace_id: str
     isolation: Isolation
+    file_size_bytes: int | None = Field(default=None, gt=0)
+    """No file may be written larger."""
     listen_fd: int = Field(ge=0)
     """A listening socket, bound by whoever started the workspace."""
     holder_fd: int = Field(ge=0)

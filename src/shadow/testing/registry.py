@@ -16,6 +16,7 @@ from shadow.testing import (
     git_branches,
     git_commits,
     git_safety,
+    limits,
     lines,
     listings,
     operations,
@@ -48,6 +49,7 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     git_safety,
     capabilities,
 )
+MANAGER_MODULES: tuple[ModuleType, ...] = (workspaces, limits)
 PREFIX = "check_"
 
 
@@ -58,7 +60,7 @@ def checks() -> Sequence[Check[Site]]:
 
 def workspace_checks() -> Sequence[Check[WorkspaceManager]]:
     """What every ``WorkspaceManager`` must keep."""
-    return list(_checks_of(workspaces))
+    return [check for module in MANAGER_MODULES for check in _checks_of(module)]
 
 
 def _checks_of(module: ModuleType) -> Iterator[Check[Any]]:

@@ -13,6 +13,7 @@ from shadow.core.commands import (
     Exited,
     Gap,
     Killed,
+    LimitReached,
     Lost,
     Output,
     Overflow,
@@ -21,6 +22,7 @@ from shadow.core.commands import (
     TimedOut,
 )
 from shadow.core.ids import CommandId, is_id
+from shadow.core.limits import LimitKind
 from shadow.wire.message import Message
 from shadow.wire.values import Blob, Environment, FsPath, Offset, OsText
 
@@ -78,13 +80,19 @@ class KilledMessage(Message, core=Killed):
     kind: Literal["killed"] = "killed"
 
 
+class LimitReachedMessage(Message, core=LimitReached):
+    kind: Literal["limit_exceeded"] = "limit_exceeded"
+    limit: LimitKind
+
+
 class LostMessage(Message, core=Lost):
     kind: Literal["lost"] = "lost"
     reason: str
 
 
 EndingMessage = Annotated[
-    ExitedMessage | SignalledMessage | TimedOutMessage | KilledMessage | LostMessage, Field(discriminator="kind")
+    ExitedMessage | SignalledMessage | TimedOutMessage | KilledMessage | LimitReachedMessage | LostMessage,
+    Field(discriminator="kind"),
 ]
 
 

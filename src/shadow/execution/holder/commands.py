@@ -4,29 +4,42 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
 from shadow.core.commands import Channel, CommandSpec, StdinMode, check_spec, shown_argv
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, ShadowError, Unavailable
 from shadow.core.ids import make_id
+from shadow.core.limits import LimitKind
+from shadow.execution.holder.config import HolderConfig
 from shadow.execution.holder.journal import Journal, Record
 from shadow.execution.holder.kernel import children, descendants, kill_descendants, send_signal
 from shadow.execution.holder.log_files import LogWriter
 from shadow.execution.holder.loop import Loop
 from shadow.execution.holder.output import OutputPump, ReaderKey
-from shadow.execution.holder.running import Kill, Reply, Running, Waiter, ending_of, from_journal, spawn_error
+from shadow.execution.holder.running import (
+    MAX_RUNNING,
+    Kill,
+    Reply,
+    Running,
+    Waiter,
+    confinement_of,
+    ending_of,
+    from_journal,
+    limit_reached,
+    spawn_error,
+)
 from shadow.execution.holder.stdin import StdinFeed
 from shadow.execution.holder.subreaper import Subreaper
 from shadow.execution.holder.subreapers import SubreaperPool
+from shadow.execution.holder.watch import Watch
 
-MAX_RUNNING = 256
 MAX_REMEMBERED = 1000
 MAX_LOG_BYTES_IN_TOTAL = 1024 * 1024 * 1024
 DRAIN_QUIET_S = 0.05
 DRAIN_LIMIT_S = 0.25
 KILL_LIMIT_S = 5.0
+KILL_PASSES = 5
 SPAWN_LIMIT_S = 10.0
 SWEEP_EVERY = 32
 SWEEP_ABOVE_BYTES = 1024 * 1024
@@ -35,12 +48,14 @@ SWEEP_ABOVE_BYTES = 1024 * 1024
 class CommandTable:
     """All commands. Callers get answers through ``Reply``; what cannot be done at all raises a ``ShadowError``."""
 
-    def __init__(self, loop: Loop, journal: Journal, *, root: str, state_dir: str, base_env: Mapping[str, str]) -> None:
+    def __init__(self, loop: Loop, journal: Journal, config: HolderConfig) -> None:
         self._loop = loop
         self._journal = journal
-        self._root = root
-        self._logs = os.path.join(state_dir, "commands")
-        self._base_env = dict(base_env)
+        self._root = config.root
+        self._logs = os.path.join(config.state_dir, "commands")
+        self._base_env = dict(config.base_env)
+        self._command_time_s = config.limits.command_time_s
+        self._file_size_limited = config.limits.file_size_bytes is not None
         self._commands: dict[str, Running] = {}
         self._by_subreaper: dict[int, Running] = {}
         self._orphaned: dict[int, Running] = {}
@@ -48,7 +63,16 @@ class CommandTable:
         self._strays = False
         """Whether a subreaper was killed in the middle of its work, and what it had adopted may still be coming to us."""
         self._touched: dict[str, Running] = {}
-        self._pool = SubreaperPool(loop, on_message=self._on_message)
+        self._pool = SubreaperPool(loop, confinement_of(config), on_message=self._on_message)
+        self.watch = Watch(
+            loop,
+            config.limits,
+            root=config.root,
+            files_in_memory=config.files_in_memory,
+            oom_fd=config.oom_fd,
+            running=lambda: {c.id: c.subreaper.pid for c in self._commands.values() if c.subreaper is not None},
+            end=self._reached_limit,
+        )
         self._unswept = 0
         self.sidecar_pid: int | None = None
         self._restore()
@@ -258,8 +282,10 @@ class CommandTable:
         command.pid = pid
         if command.timeout is not None:
             command.timeout.cancel()
-        if command.spec.timeout_s is not None:
-            command.timeout = self._loop.call_later(command.spec.timeout_s, lambda: self._timed_out(command))
+        command.time_s = command.spec.timeout_s or self._command_time_s
+        if command.time_s is not None:
+            command.timeout = self._loop.call_later(command.time_s, lambda: self._timed_out(command))
+        self.watch.command_started()
         command.output.start()
         if not command.hidden:
             with suppress(LimitExceeded):  # it runs: a full disk now costs the memory of it after a crash, nothing else
@@ -351,7 +377,7 @@ class CommandTable:
             return
         assert command.status is not None
         command.ended_at = time.time()
-        command.ending = command.wanted or ending_of(command.status)
+        command.ending = command.wanted or self._own_ending(command.status)
         if not command.hidden:
             # A full disk must not hide the end from those who wait; after a crash it would read `lost`.
             with suppress(LimitExceeded):
@@ -363,10 +389,25 @@ class CommandTable:
             self._unswept = 0
             self._forget_old()
 
+    def _own_ending(self, status: int) -> Record:
+        """An end by the kernel's hand is that of the limit that it keeps; shells give the signal of a child as 128 + N."""
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) - 128
+        if number == signal.SIGXFSZ and self._file_size_limited:
+            return limit_reached(LimitKind.FILE_SIZE)
+        if number == signal.SIGKILL and self.watch.has_killed_for_memory():
+            return limit_reached(LimitKind.MEMORY)
+        return ending_of(status)
+
     def _timed_out(self, command: Running) -> None:
         if command.status is None and command.wanted is None:
-            command.wanted = {"kind": "timed_out", "after_s": command.spec.timeout_s}
+            command.wanted = {"kind": "timed_out", "after_s": command.time_s}
             self._end_tree(command, grace_s=0.0, reply=None)
+
+    def _reached_limit(self, command_id: str, limit: LimitKind) -> None:
+        command = self._commands[command_id]
+        if command.status is None and command.wanted is None:
+            command.wanted = limit_reached(limit)
+        self._end_tree(command, grace_s=0.0, reply=None)
 
     def _end_tree(self, command: Running, *, grace_s: float, reply: Reply | None) -> None:
         now = self._loop.time()
@@ -390,7 +431,7 @@ class CommandTable:
         if now >= kill.term_until:
             if command.status is None and command.pid is not None:
                 send_signal(-command.pid, signal.SIGKILL)
-            alive = kill_descendants(subreaper.pid, passes=20)
+            alive = kill_descendants(subreaper.pid, passes=KILL_PASSES)
             if now >= kill.deadline:
                 command.survivors = tuple(alive)
                 self._answer_kill(command, anyhow=True)
@@ -430,6 +471,8 @@ class CommandTable:
         self._strays = bool(strays)
         for pid in self._orphaned.keys() - set(strays):
             command = self._orphaned.pop(pid)
+            if command.wanted is None and self.watch.has_killed_for_memory():
+                command.wanted = limit_reached(LimitKind.MEMORY)
             command.wanted = command.wanted or {"kind": "lost", "reason": "the process that watched it was killed"}
             self._exited(command, 0)
 

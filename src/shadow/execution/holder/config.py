@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from shadow.core.limits import Limits, limits_from
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HolderConfig:
@@ -28,6 +30,17 @@ class HolderConfig:
     """Kept open, and nothing more: the lock on it says that this workspace lives."""
     control_fd: int | None = None
     """A connected stream socket to a caller outside, which speaks the holder protocol without a sidecar."""
+    limits: Limits = field(default_factory=Limits)
+    own_processes: bool = False
+    """Whether the kernel counts the processes of this workspace apart from others of the same user."""
+    files_in_memory: tuple[str, ...] = ()
+    """Where file systems in memory are mounted: what lies there counts as memory."""
+    cgroup_fds: tuple[int, ...] = ()
+    """``cgroup.procs`` of the control groups that commands run in, open for writing."""
+    cpus: tuple[int, ...] = ()
+    """Which CPUs commands keep to, where no control group limits them; none: all."""
+    oom_fd: int | None = None
+    """A file of such a group that counts what the kernel killed for want of memory."""
     sidecar_argv: tuple[str, ...] | None = None
     """``None``: no sidecar (in-process use)."""
     sidecar_env: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -40,6 +53,9 @@ class HolderConfig:
         values = json.loads(data)
         if values.get("sidecar_argv") is not None:
             values["sidecar_argv"] = tuple(values["sidecar_argv"])
+        values["limits"] = limits_from(values["limits"])
+        for name in ("files_in_memory", "cgroup_fds", "cpus"):
+            values[name] = tuple(values[name])
         return HolderConfig(**values)
 
 

@@ -57,15 +57,19 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def kill_descendants(pid: int, *, passes: int) -> list[int]:
-    """SIGKILL everything below ``pid``, again and again until nothing new shows; returns who was there in the last pass."""
-    alive: list[int] = []
+    """SIGKILL everything below ``pid``, again and again until nothing shows; returns who is there still.
+
+    Each is killed as soon as its children are known: the less time passes between, the fewer it can fork meanwhile.
+    """
     for _ in range(passes):
-        alive = descendants(pid)
-        if not alive:
-            break
-        for child in alive:
+        pending = children(pid)
+        if not pending:
+            return []
+        while pending:
+            child = pending.pop()
+            pending.extend(children(child))
             send_signal(child, signal.SIGKILL)
-    return alive
+    return descendants(pid)
 
 
 def _all_pids() -> list[int]:

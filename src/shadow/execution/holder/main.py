@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shadow.core.commands import CommandSpec, Overflow, StdinMode
-from shadow.core.errors import Broken, Rejected, ShadowError
+from shadow.core.errors import Broken, LimitExceeded, Rejected, ShadowError
 from shadow.execution.holder.commands import CommandTable
 from shadow.execution.holder.config import HolderConfig
 from shadow.execution.holder.connection import Connection
@@ -26,6 +26,8 @@ from shadow.version import __version__
 MAX_LOG_FILE_BYTES = 1024 * 1024
 SHUTDOWN_STEP_S = 0.02
 SHUTDOWN_LIMIT_S = 10.0
+_GROWING = frozenset({"write", "search_replace", "git_checkout"})
+"""Operations of the executor that a checkout above its limits has no room for."""
 
 
 class Holder:
@@ -35,9 +37,7 @@ class Holder:
         self._config = config
         self._loop = Loop(on_children=self._reap, on_idle=self._after_events)
         self._journal = Journal(os.path.join(config.state_dir, "journal.jsonl"), epoch=config.epoch)
-        self._commands = CommandTable(
-            self._loop, self._journal, root=config.root, state_dir=config.state_dir, base_env=config.base_env
-        )
+        self._commands = CommandTable(self._loop, self._journal, config)
         self._sidecars = SidecarSupervisor(self._loop, config, on_connected=self._connect)
         self._connections = 0
         self._started_at = self._loop.time()
@@ -180,8 +180,20 @@ class Holder:
         self._commands.forget(_text(request, "command"))
         return {}
 
-    def _begin(self, _connection: Connection, request: Record, _blob: bytes) -> Record:
-        return {"result": self._journal.begin(_text(request, "operation"), what=_text(request, "what"))}
+    def _begin(self, connection: Connection, request: Record, _blob: bytes) -> Record | None:
+        operation, what = _text(request, "operation"), _text(request, "what")
+        reply = self._reply(connection, request)
+
+        def begin(refusal: LimitExceeded | None) -> None:
+            try:
+                reply(refusal or {"result": self._journal.begin(operation, what=what)})
+            except ShadowError as error:
+                reply(error)
+
+        is_new = operation not in self._journal.operations
+        if what in _GROWING and is_new and not self._commands.watch.checkout.before_write(begin):
+            return None
+        return {"result": self._journal.begin(operation, what=what)}
 
     def _finish(self, _connection: Connection, request: Record, _blob: bytes) -> Record:
         self._journal.finish(_text(request, "operation"), request["result"])
@@ -278,7 +290,8 @@ def _close_all_but(kept: set[int]) -> None:
 def main() -> None:
     hide_from_neighbours()
     config = HolderConfig.from_json(sys.stdin.buffer.read())
-    kept = {fd for fd in (config.listen_fd, config.lock_fd, config.control_fd) if fd is not None}
+    given = (config.listen_fd, config.lock_fd, config.control_fd, config.oom_fd, *config.cgroup_fds)
+    kept = {fd for fd in given if fd is not None}
     for fd in kept:
         os.set_inheritable(fd, False)
     _close_all_but({0, 1, 2, *kept})

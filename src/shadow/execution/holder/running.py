@@ -2,19 +2,26 @@
 
 import errno
 import os
+import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import Denied, LimitExceeded, NotFound, Rejected, ShadowError
+from shadow.core.limits import LimitKind
+from shadow.execution.holder.config import HolderConfig
 from shadow.execution.holder.journal import Record
 from shadow.execution.holder.kernel import descendants
 from shadow.execution.holder.log_files import LogReader, LogWriter
 from shadow.execution.holder.loop import Timer
 from shadow.execution.holder.output import OutputPump
 from shadow.execution.holder.stdin import StdinFeed
-from shadow.execution.holder.subreaper import Subreaper
+from shadow.execution.holder.subreaper import Confinement, Subreaper
+
+MAX_RUNNING = 256
+OWN_PROCESSES = MAX_RUNNING + 64
+"""What a workspace needs at most besides its commands: their subreapers, the sidecar and its threads."""
 
 Reply = Callable[[Record | ShadowError], None]
 
@@ -63,6 +70,8 @@ class Running:
     kill: Kill | None = None
     survivors: tuple[int, ...] = ()
     timeout: Timer | None = None
+    time_s: float | None = None
+    """What ``timeout`` was set to: the command's own, or the workspace's limit."""
     waiters: list[Waiter] = field(default_factory=list[Waiter])
 
     def describe(self) -> Record:
@@ -117,6 +126,28 @@ def from_journal(command_id: str, values: Mapping[str, Any], directory: str) -> 
         stdin=StdinFeed.finished(values["stdin_accepted"]),
         ended_at=values["ended_at"],
         ending=values["ending"],
+    )
+
+
+def limit_reached(limit: LimitKind) -> Record:
+    return {"kind": "limit_exceeded", "limit": limit.value}
+
+
+def confinement_of(config: HolderConfig) -> Confinement:
+    """What the kernel itself holds commands to, below the watch, which ends them for it."""
+    limits = config.limits
+    wanted = {
+        resource.RLIMIT_NOFILE: limits.open_files,
+        resource.RLIMIT_FSIZE: limits.file_size_bytes,
+        # Counts all processes of the user: of use only where they all are this workspace's. The holder has no such limit.
+        resource.RLIMIT_NPROC: limits.processes + OWN_PROCESSES
+        if limits.processes is not None and config.own_processes
+        else None,
+    }
+    return Confinement(
+        rlimits={number: value for number, value in wanted.items() if value is not None},
+        cgroup_fds=config.cgroup_fds,
+        cpus=config.cpus,
     )
 
 

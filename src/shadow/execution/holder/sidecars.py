@@ -50,6 +50,7 @@ class SidecarSupervisor:
                         "state_dir": config.state_dir,
                         "workspace_id": config.workspace_id,
                         "isolation": config.isolation,
+                        "file_size_bytes": config.limits.file_size_bytes,
                         "listen_fd": LISTEN_FD,
                         "holder_fd": HOLDER_FD,
                     }

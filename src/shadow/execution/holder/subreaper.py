@@ -10,11 +10,13 @@ to it: ``R`` with the descriptors of the request and stdin, stdout, stderr; from
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from shadow.execution.holder.kernel import (
@@ -24,9 +26,25 @@ from shadow.execution.holder.kernel import (
     prctl,
 )
 
-OOM_SCORE_ADJ = b"500"  # The kernel picks a command before the holder or the sidecar.
+OOM_SCORE_ADJ = b"500"
+"""Of commands: the kernel picks one before the holder, the sidecar or a subreaper."""
 _DIRECTORY = "the working directory"
 _RESET_SIGNALS = [s for s in signal.valid_signals() if s not in {signal.SIGKILL, signal.SIGSTOP}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What a subreaper does to itself before its first command, so that all below it is under it."""
+
+    rlimits: Mapping[int, int]
+    """By resource: for good, soft and hard; no more than there is already."""
+    cgroup_fds: tuple[int, ...] = ()
+    """``cgroup.procs`` of the control groups to enter."""
+    cpus: tuple[int, ...] = ()
+    """CPUs to keep to; none: all."""
+
+
+UNCONFINED = Confinement(rlimits={})
 
 
 class Subreaper:
@@ -37,7 +55,7 @@ class Subreaper:
         self.channel = channel
 
     @staticmethod
-    def fork() -> "Subreaper":
+    def fork(confinement: Confinement = UNCONFINED) -> "Subreaper":
         """Raises: OSError where the system has no room for another process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
@@ -48,7 +66,7 @@ class Subreaper:
             theirs.close()
             raise
         if pid == 0:
-            _child(theirs, parent)
+            _child(theirs, parent, confinement)
         theirs.close()
         ours.setblocking(False)
         return Subreaper(pid, ours)
@@ -94,11 +112,11 @@ def find_program(argv0: str, path: str) -> str:
     raise PermissionError(errno.EACCES, "not executable") if denied else FileNotFoundError(errno.ENOENT, "not found")
 
 
-def _child(channel: socket.socket, parent: int) -> NoReturn:
+def _child(channel: socket.socket, parent: int, confinement: Confinement) -> NoReturn:
     """The forked process: only system calls from here on, and it never returns into the holder's code."""
     status = 1
     try:
-        _prepare(channel, parent)
+        _prepare(channel, parent, confinement)
         while _serve(channel):
             pass
         status = 0
@@ -110,7 +128,11 @@ def _child(channel: socket.socket, parent: int) -> NoReturn:
         os._exit(status)
 
 
-def _prepare(channel: socket.socket, parent: int) -> None:
+def _prepare(channel: socket.socket, parent: int, confinement: Confinement) -> None:
+    for cgroup in confinement.cgroup_fds:
+        os.write(cgroup, b"0")
+    if confinement.cpus:
+        os.sched_setaffinity(0, confinement.cpus)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -124,10 +146,10 @@ def _prepare(channel: socket.socket, parent: int) -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(0)
-    with suppress(OSError):
-        memory = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        os.write(memory, OOM_SCORE_ADJ)
-        os.close(memory)
+    for number, wanted in confinement.rlimits.items():
+        hard = resource.getrlimit(number)[1]
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(number, (limit, limit))
 
 
 def _end_everything(_number: int, _frame: object) -> NoReturn:
@@ -188,12 +210,35 @@ def _spawn(request: dict[str, Any], stdio: Sequence[int]) -> int:
         os.chdir(request["cwd"])
     except OSError as error:
         raise OSError(error.errno, error.strerror, _DIRECTORY) from error
-    return os.posix_spawn(
-        find_program(argv[0], env.get("PATH", os.defpath)),
-        argv,
-        env,
-        file_actions=[(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(stdio)],
-        setsid=True,
-        setsigmask=(),
-        setsigdef=_RESET_SIGNALS,
-    )
+    program = find_program(argv[0], env.get("PATH", os.defpath))
+    with _as_first_to_go():
+        return os.posix_spawn(
+            program,
+            argv,
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(stdio)],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_RESET_SIGNALS,
+        )
+
+
+@contextmanager
+def _as_first_to_go() -> Generator[None]:
+    """What is forked now the kernel kills first where memory runs out; the subreaper itself only for that moment."""
+    try:
+        score = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+    except OSError:
+        yield
+        return
+    try:
+        own = os.read(score, 16)
+        with suppress(OSError):  # it may not be lowered, where the host's is higher
+            os.pwrite(score, OOM_SCORE_ADJ, 0)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.pwrite(score, own, 0)
+    finally:
+        os.close(score)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from shadow.execution.holder.kernel import kill_descendants, send_signal
 from shadow.execution.holder.loop import Loop
-from shadow.execution.holder.subreaper import Subreaper
+from shadow.execution.holder.subreaper import Confinement, Subreaper
 
 MAX_SPARES = 2
 
@@ -14,8 +14,11 @@ MAX_SPARES = 2
 class SubreaperPool:
     """``on_message`` gets what a subreaper that is in use says."""
 
-    def __init__(self, loop: Loop, *, on_message: Callable[[Subreaper, list[str]], None]) -> None:
+    def __init__(
+        self, loop: Loop, confinement: Confinement, *, on_message: Callable[[Subreaper, list[str]], None]
+    ) -> None:
         self._loop = loop
+        self._confinement = confinement
         self._on_message = on_message
         self._all: dict[int, Subreaper] = {}
         self._spares: list[Subreaper] = []
@@ -66,7 +69,7 @@ class SubreaperPool:
         return subreaper
 
     def _fork(self) -> Subreaper:
-        subreaper = Subreaper.fork()
+        subreaper = Subreaper.fork(self._confinement)
         self._all[subreaper.pid] = subreaper
         self._loop.watch(subreaper.channel.fileno(), lambda: self._receive(subreaper))
         return subreaper

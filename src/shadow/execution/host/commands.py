@@ -13,6 +13,7 @@ from shadow.core.commands import (
     Exited,
     Gap,
     Killed,
+    LimitReached,
     Lost,
     Output,
     Signalled,
@@ -21,6 +22,7 @@ from shadow.core.commands import (
 )
 from shadow.core.errors import Rejected
 from shadow.core.ids import CommandId, Operation, is_id, make_id
+from shadow.core.limits import LimitKind
 from shadow.execution.holder.log_files import LogReader
 from shadow.execution.host.holder_client import HolderClient
 
@@ -199,4 +201,6 @@ _ENDINGS = {"exited": Exited, "signalled": Signalled, "timed_out": TimedOut, "ki
 
 
 def _ending(value: dict[str, Any]) -> Ending:
+    if value["kind"] == "limit_exceeded":
+        return LimitReached(limit=LimitKind(value["limit"]))
     return _ENDINGS[value["kind"]](**value)

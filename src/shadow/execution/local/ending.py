@@ -8,6 +8,7 @@ from signal import SIGKILL, SIGTERM
 
 from shadow.core.errors import Broken, NotFound, Unavailable
 from shadow.core.ids import WorkspaceId
+from shadow.execution.local.cgroups import remove_groups
 from shadow.execution.local.directory import ALIVE, LOCK, REMOVED_LAST, REMOVING, WorkspaceDirectory, Workspaces
 from shadow.execution.local.failures import typed_failures
 from shadow.execution.local.launcher import LOCK_FD
@@ -38,6 +39,7 @@ async def end_and_remove(workspaces: Workspaces, workspace_id: WorkspaceId, uids
             try:
                 await lock(fd, REMOVING, timeout_s=_REMOVAL_S)
                 await _end_processes(directory, fd)
+                await asyncio.to_thread(remove_groups, workspace_id)
                 await asyncio.to_thread(remove_directory, directory.path)
             finally:
                 os.close(fd)

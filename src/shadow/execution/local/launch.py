@@ -5,19 +5,38 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn, cast
 
 from shadow.core.errors import Broken
 from shadow.execution.local import launcher
+from shadow.execution.local.cgroups import scope_argv, systemd_environment
 from shadow.execution.local.failures import host_limits, launch_failure, typed_failures
 from shadow.execution.local.process import ProcessHandle, ProcessIdentity, identify
 from shadow.execution.local.readiness import wait_writable
 
 _MAX_ERROR_BYTES = 16 * 1024
 _LAUNCH_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPlan:
+    """The control groups of the commands: those that are there, or what to make in a scope of systemd."""
+
+    procs: Sequence[str] = ()
+    oom: str | None = None
+    scope: Mapping[str, Mapping[str, str]] | None = None
+    """By controller, file and content."""
+    limits_cpu: bool = False
+    """Whether they surely limit it."""
+    root: str = ""
+    """For a scope: where version 2 is mounted."""
+
+    @property
+    def count(self) -> int:
+        return len(self.procs) if self.scope is None else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +50,7 @@ class LaunchPlan:
     """Drop to this uid; the sources to stage for it below ``stage_dir``."""
     stage_dir: str | None = None
     stage: Sequence[str] = ()
+    cgroups: GroupPlan = field(default_factory=GroupPlan)
 
 
 class Pipe:
@@ -164,6 +184,8 @@ async def _run_launcher(
             "uid": plan.uid,
             "stage_dir": plan.stage_dir,
             "stage": list(plan.stage),
+            "scope": plan.cgroups.scope,
+            "groups": {"procs": list(plan.cgroups.procs), "oom": plan.cgroups.oom, "root": plan.cgroups.root},
             "fds": passed,
         }
     )
@@ -171,13 +193,14 @@ async def _run_launcher(
     try:
         os.write(plan_fd, content.encode())
         os.lseek(plan_fd, 0, os.SEEK_SET)
+        in_scope = plan.cgroups.scope is not None
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", launcher.__file__),
+            *(*(scope_argv() if in_scope else ()), sys.executable, "-I", "-S", launcher.__file__),
             stdin=plan_fd,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=errors.write_fd,
             pass_fds=[fd for fd in passed.values() if fd is not None],
-            env={},
+            env=systemd_environment() or {} if in_scope else {},
             cwd="/",
         )
     finally:

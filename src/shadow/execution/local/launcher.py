@@ -25,7 +25,11 @@ STATUS_FD = 5
 STATUS_READER_FD = 6
 """The other end of that pipe: whoever should read it may be killed, and a writer that the kernel ends for it in the middle
 of making a sandbox would leave a half-made one that waits for ever. The first process closes it."""
-DATA_FD = 7
+OOM_FD = 7
+"""A file that counts what the kernel killed for want of memory among the commands; not always there, as the next ones."""
+CGROUP_FD = 8
+"""The first of up to three ``cgroup.procs``, open for writing: where commands go."""
+DATA_FD = 11
 """The first of the files in memory that the plan asks for."""
 
 _CLONE_NEWNS = 0x00020000
@@ -52,7 +56,9 @@ def start(plan: "dict[str, Any]") -> None:
     reset_signals()
     if not plan["announce"]:
         dump_no_core()
-    arrange_descriptors(plan["fds"], [base64.b64decode(text) for text in plan["data"]])
+    if plan["scope"] is not None:
+        divide_scope(plan["scope"], plan["groups"])
+    arrange_descriptors(plan["fds"], [base64.b64decode(text) for text in plan["data"]], open_groups(plan["groups"]))
     if plan["uid"] is not None:
         stage(plan["stage_dir"], plan["stage"])
         drop_to(plan["uid"])
@@ -76,8 +82,40 @@ def dump_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
-def arrange_descriptors(given: "dict[str, int | None]", data: "list[bytes]") -> None:
-    wanted: dict[int, int] = {}
+def divide_scope(settings: "dict[str, dict[str, str]]", groups: "dict[str, Any]") -> None:
+    """In a scope of systemd: ourselves into one group, another for the commands. ``groups`` hears where that is."""
+    with open("/proc/self/cgroup") as file:
+        own = next(line.rstrip("\n").partition("::")[2] for line in file if line.startswith("0::"))
+    scope = groups["root"] + own
+    for name in ("holder", "commands"):
+        os.mkdir(f"{scope}/{name}")
+    write(f"{scope}/holder/cgroup.procs", "0")
+    with open(f"{scope}/cgroup.controllers") as file:
+        there = file.read().split()
+    for controller, files in settings.items():
+        if controller in there:
+            write(f"{scope}/cgroup.subtree_control", f"+{controller}")
+            for name, content in files.items():
+                if os.path.exists(f"{scope}/commands/{name}"):
+                    write(f"{scope}/commands/{name}", content)
+    groups["procs"] = [f"{scope}/commands/cgroup.procs"]
+    groups["oom"] = f"{scope}/commands/memory.events"
+
+
+def write(path: str, content: str) -> None:
+    with open(path, "w") as file:
+        file.write(content)
+
+
+def open_groups(groups: "dict[str, Any]") -> "dict[int, int]":
+    """Number wanted by descriptor had. What counts kills may not be there: then nobody counts them."""
+    opened = {CGROUP_FD + i: os.open(path, os.O_WRONLY) for i, path in enumerate(groups["procs"])}
+    opened[OOM_FD] = os.open(groups["oom"] if os.path.exists(groups["oom"] or "") else os.devnull, os.O_RDONLY)
+    return opened
+
+
+def arrange_descriptors(given: "dict[str, int | None]", data: "list[bytes]", groups: "dict[int, int]") -> None:
+    wanted: dict[int, int] = dict(groups)
     numbers = {
         "config": 0,
         "lock": LOCK_FD,

@@ -12,14 +12,15 @@ from typing import Literal
 from shadow.core.commands import size_bytes
 from shadow.core.errors import Broken, NotFound, Rejected, ShadowError, Unavailable, Unsupported
 from shadow.core.ids import WorkspaceId, is_id, make_id
+from shadow.core.limits import Limits, check_limits
 from shadow.core.workspaces import Capabilities, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
+from shadow.execution.holder.measuring import measure_tree
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.local.directory import ALIVE, FILES, REMOVING, WorkspaceDirectory, Workspaces
 from shadow.execution.local.ending import end_and_remove, remove_directory
 from shadow.execution.local.failures import typed_failures
 from shadow.execution.local.manifest import Manifest, read_holder
 from shadow.execution.local.process import identify, is_alive
-from shadow.execution.local.removal import measure_tree
 from shadow.execution.local.sandbox import Bwrap
 from shadow.execution.local.starting import START_TIMEOUT_S, Starter, connect, directories
 from shadow.execution.local.uids import UID_LEASES_DIRECTORY, UidLeases
@@ -50,8 +51,10 @@ class LocalWorkspaceManager(WorkspaceManager):
         uid_leases_dir: Path = UID_LEASES_DIRECTORY,
         transport: Literal["unix", "tcp"] = "unix",
         bwraps: Sequence[Bwrap] | None = None,
+        default_limits: Limits | None = None,
     ) -> None:
         """``clock``: seconds since 1970. ``sandbox_uids``: as root, what sandboxes run under; ``None``: a range that is free.
+        ``default_limits``: for what a spec leaves open; ``None``: no limits.
         ``bwraps``: bubblewraps to try, in this order; ``None``: those that this host has.
 
         Raises: Unsupported: an isolation that is not local.
@@ -65,6 +68,7 @@ class LocalWorkspaceManager(WorkspaceManager):
         self._uids = UidLeases(sandbox_uids, directory=uid_leases_dir) if os.geteuid() == 0 else None
         self._isolation = isolation
         self._default_lease_s = default_lease_s
+        self._default_limits = default_limits or Limits()
         self._clock = clock
         self._entropy = entropy
         self._workspaces = Workspaces(data_dir)
@@ -116,6 +120,7 @@ class LocalWorkspaceManager(WorkspaceManager):
             starter=starter,
             env=spec.env,
             checkout=spec.checkout,
+            limits=spec.limits.over(self._default_limits),
         )
 
     async def _make_sure_it_runs(self, directory: WorkspaceDirectory) -> None:
@@ -225,7 +230,7 @@ class LocalWorkspaceManager(WorkspaceManager):
                         size = await asyncio.to_thread(measure_tree, fd)
                     finally:
                         os.close(fd)
-                status = replace(status, size_bytes=size)
+                status = replace(status, size_bytes=size.size_bytes)
             return status
 
     async def list(self) -> Sequence[WorkspaceStatus]:
@@ -265,6 +270,7 @@ class LocalWorkspaceManager(WorkspaceManager):
             lease_expires_at=manifest.lease_expires_at,
             size_bytes=None,
             checkout=manifest.checkout,
+            limits=manifest.limits,
         )
 
     # Ending
@@ -326,6 +332,7 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         network=isolation is Isolation.NONE,
         outlives_starter=True,
         git=True,
+        limits=True,
     )
 
 
@@ -346,3 +353,4 @@ def check_workspace_spec(spec: WorkspaceSpec) -> None:
         size += size_bytes(name) + size_bytes(value)
     if size > MAX_ENV_BYTES:
         raise Rejected(f"The environment is larger than {MAX_ENV_BYTES} bytes.", mend="Write it to a file instead.")
+    check_limits(spec.limits)

@@ -11,6 +11,7 @@ from typing import cast
 
 from shadow.core.errors import Broken, NotFound
 from shadow.core.ids import WorkspaceId, is_id
+from shadow.core.limits import Limits, limits_from
 from shadow.core.repositories import Checkout
 from shadow.core.workspaces import Isolation
 from shadow.execution.local.process import ProcessIdentity
@@ -43,11 +44,13 @@ class Manifest:
     """Where it listens, if not on its unix socket."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     checkout: Checkout | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
     values = {f.name: getattr(manifest, f.name) for f in fields(manifest)}
     values["env"] = dict(manifest.env)
+    values["limits"] = asdict(manifest.limits)
     values["starter"] = asdict(manifest.starter)
     values["checkout"] = None if manifest.checkout is None else asdict(manifest.checkout)
     return json.dumps(values, indent=1).encode()
@@ -76,6 +79,9 @@ def _checked(values: dict[str, object]) -> Manifest:
     pairs = cast("dict[object, object]", env)
     if not all(isinstance(name, str) and isinstance(value, str) for name, value in pairs.items()):
         raise TypeError("'env' holds something that is not text")
+    limits = values.get("limits", {})
+    if not isinstance(limits, dict):
+        raise TypeError("'limits' is not an object")
     epoch = _integer(values, "epoch")
     if epoch is None:
         raise TypeError("'epoch' is missing")
@@ -93,6 +99,7 @@ def _checked(values: dict[str, object]) -> Manifest:
         uid=_integer(values, "uid"),
         tcp_port=_integer(values, "tcp_port"),
         env=cast("dict[str, str]", env),
+        limits=limits_from(cast("dict[str, object]", limits)),
         checkout=_checkout(values.get("checkout")),
     )
 

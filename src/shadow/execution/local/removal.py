@@ -1,4 +1,4 @@
-"""Remove and measure trees that hostile code has made: by descriptor, without recursion, never through a symlink."""
+"""Remove trees that hostile code has made: by descriptor, without recursion, never through a symlink."""
 
 import errno
 import os
@@ -6,10 +6,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
-from shadow.core.errors import LimitExceeded
-
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAX_ENTRIES_MEASURED = 20_000_000
 _BATCH = 1000
 
 
@@ -109,80 +106,3 @@ def _open_directory(parent_fd: int, name: str) -> int | None:
         return None
     finally:
         os.close(path_fd)
-
-
-def measure_tree(directory: int) -> int:
-    """Bytes on disk below an open directory; hard links count once. What changes meanwhile is counted as it was met.
-
-    Raises: LimitExceeded: above 20 million files.
-    """
-    return _Measurement(directory).run()
-
-
-class _Measurement:
-    """A walk with one descriptor for any depth: it climbs by ``..`` and goes on only where that is where it came from."""
-
-    def __init__(self, directory: int) -> None:
-        self._here = os.dup(directory)
-        self._trail: list[tuple[tuple[int, int], list[str]]] = []
-        """For each level: which directory it is, and the names below it that are still to visit."""
-        self._linked: set[tuple[int, int]] = set()
-        self._entries = 0
-        self._bytes = 0
-
-    def run(self) -> int:
-        try:
-            while True:
-                self._trail.append((_identity(self._here), self._measure_level()))
-                if not self._go_on():
-                    return self._bytes
-        finally:
-            os.close(self._here)
-
-    def _measure_level(self) -> list[str]:
-        directories: list[str] = []
-        with suppress(FileNotFoundError), os.scandir(self._here) as scan:
-            for entry in scan:
-                self._entries += 1
-                if self._entries > _MAX_ENTRIES_MEASURED:
-                    raise LimitExceeded(f"More than {_MAX_ENTRIES_MEASURED} files are too many to measure.")
-                try:
-                    info = entry.stat(follow_symlinks=False)
-                except OSError:  # it is gone, or its directory may be listed but not searched
-                    continue
-                if stat.S_ISDIR(info.st_mode):
-                    directories.append(entry.name)
-                elif info.st_nlink > 1:
-                    key = (info.st_dev, info.st_ino)
-                    if key in self._linked:
-                        continue
-                    self._linked.add(key)
-                self._bytes += info.st_blocks * 512
-        return directories
-
-    def _go_on(self) -> bool:
-        while self._trail:
-            names = self._trail[-1][1]
-            while names:
-                try:
-                    child = os.open(names.pop(), _DIRECTORY, dir_fd=self._here)
-                except OSError:  # gone, replaced by something else, or closed to us: there is nothing to count
-                    continue
-                self._move(child)
-                return True
-            self._trail.pop()
-            if self._trail:
-                parent = os.open("..", _DIRECTORY, dir_fd=self._here)
-                self._move(parent)
-                if _identity(parent) != self._trail[-1][0]:  # moved meanwhile: never walk where it leads
-                    return False
-        return False
-
-    def _move(self, fd: int) -> None:
-        os.close(self._here)
-        self._here = fd
-
-
-def _identity(fd: int) -> tuple[int, int]:
-    info = os.fstat(fd)
-    return info.st_dev, info.st_ino

@@ -12,8 +12,10 @@ STATE = "/run/shadow"
 HOME = "/home/agent"
 HOSTNAME = "shadow"
 USER_ID = 1000
-TMPFS_LIMIT_BYTES = 4 * 1024**3
-"""For each of /tmp, /var/tmp, /dev/shm and the home directory."""
+FILES_IN_MEMORY: Mapping[str, int] = {HOME: 4, "/tmp": 2, "/var/tmp": 1, "/dev/shm": 1}
+"""File systems in memory, and how many sixteenths of the limit of memory each may take: together half, whatever stays there."""
+FILES_IN_MEMORY_BYTES = 4 * 1024**3
+"""For each of them at most."""
 
 SYSTEM_DIRECTORIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """The host's programs and libraries; symlinks where the host has symlinks."""
@@ -84,6 +86,8 @@ class Sandbox:
     """Journal and byte logs on the host: ``/run/shadow`` inside, writable."""
     command: Sequence[str]
     """The first process, pid 1 inside."""
+    memory_bytes: int | None = None
+    """The limit of memory; files in memory can take half of it."""
 
 
 def is_beneath(path: str, directory: str) -> bool:
@@ -126,6 +130,11 @@ def sandbox_data(seccomp: bytes) -> tuple[bytes, ...]:
     return (seccomp, *(text.encode() for text in SYNTHETIC_FILES.values()))
 
 
+def _in_memory(place: str, mode: str, memory_bytes: int | None) -> tuple[str, ...]:
+    share = FILES_IN_MEMORY_BYTES if memory_bytes is None else memory_bytes * FILES_IN_MEMORY[place] // 16
+    return ("--perms", mode, "--size", str(min(FILES_IN_MEMORY_BYTES, share)), "--tmpfs", place)
+
+
 def bwrap_argv(sandbox: Sandbox, *, stage_dir: str | None) -> tuple[str, ...]:
     """``stage_dir``: where the launcher mounts ``staged_sources``, by number; ``None``: they are used at their own place.
 
@@ -137,7 +146,7 @@ def bwrap_argv(sandbox: Sandbox, *, stage_dir: str | None) -> tuple[str, ...]:
         for index, source in enumerate(staged_sources(sandbox))
     }
     host = sandbox.host
-    tmpfs = ("--size", str(TMPFS_LIMIT_BYTES), "--tmpfs")
+    memory_bytes = sandbox.memory_bytes
     argv = [
         f"{places[sandbox.bwrap.directory]}/{sandbox.bwrap.program}",
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
@@ -154,8 +163,9 @@ def bwrap_argv(sandbox: Sandbox, *, stage_dir: str | None) -> tuple[str, ...]:
     for index, path in enumerate(SYNTHETIC_FILES):
         argv += ("--perms", "0644", "--file", str(DATA_FD + 1 + index), path)
     argv += ("--symlink", "/proc/self/mounts", "/etc/mtab", "--symlink", "/run", "/var/run")
-    argv += ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", *tmpfs, "/dev/shm", "--remount-ro", "/dev")
-    argv += ("--perms", "1777", *tmpfs, "/tmp", "--perms", "1777", *tmpfs, "/var/tmp", "--perms", "0755", *tmpfs, HOME)
+    argv += ("--proc", "/proc", "--dev", "/dev", *_in_memory("/dev/shm", "1777", memory_bytes), "--remount-ro", "/dev")
+    argv += (*_in_memory("/tmp", "1777", memory_bytes), *_in_memory("/var/tmp", "1777", memory_bytes))
+    argv += _in_memory(HOME, "0755", memory_bytes)
     for path in host.read_only:
         argv += ("--ro-bind", places[path], path)
     for path, target in host.links.items():

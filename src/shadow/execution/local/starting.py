@@ -1,6 +1,7 @@
 """Bring a workspace's processes up in its directory: socket, sandbox, holder, first answer."""
 
 import asyncio
+import math
 import os
 import socket
 import sys
@@ -9,20 +10,22 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL
+from zlib import crc32
 
 from shadow.core.errors import Broken, Unsupported
+from shadow.core.limits import Limits
 from shadow.core.workspaces import Capabilities, Isolation
 from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_argv
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.local import launcher
+from shadow.execution.local.cgroups import Cgroups, Mechanism, find_cgroups, groups, make_groups, settings
 from shadow.execution.local.directory import FILES, HOME, SOCKET, STATE, TEMPORARY, WorkspaceDirectory
 from shadow.execution.local.failures import host_limits, launch_failure, typed_failures
 from shadow.execution.local.host_facts import find_bwraps, read_host, stage_directory, tool_directories
-from shadow.execution.local.launch import Launched, LaunchPlan, launch
+from shadow.execution.local.launch import GroupPlan, Launched, LaunchPlan, launch
 from shadow.execution.local.manifest import Manifest, write_holder
-from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
-from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
 from shadow.execution.local.sandbox import (
+    FILES_IN_MEMORY,
     WORKSPACE,
     Bwrap,
     Host,
@@ -32,6 +35,8 @@ from shadow.execution.local.sandbox import (
     sandbox_data,
     staged_sources,
 )
+from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
+from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
 from shadow.execution.local.seccomp import assemble
 from shadow.execution.local.uids import UidLeases
 
@@ -69,6 +74,8 @@ class Starter:
         self._tcp = tcp
         self._host: Host | None = None
         self._bwraps = tuple(bwraps or ())
+        self._cgroups: tuple[Cgroups | None] | None = None
+        """What was found, once somebody has looked."""
 
     def check(self, isolation: Isolation) -> None:
         """Raises: Unsupported, SettingsRefused: what can be known before anything is made."""
@@ -96,8 +103,10 @@ class Starter:
             manifest = replace(manifest, uid=await self._leased_uid(directory, manifest))
             with listening_socket(directory, tcp=self._tcp) as listener:
                 manifest = replace(manifest, tcp_port=listener.getsockname()[1] if self._tcp else None)
-                config = self._config(directory, manifest, lease_s).to_json()
-                await self._first_that_works(directory, manifest, config, (lock_fd, listener.fileno()), capabilities)
+                cgroups = await self._group_plan(manifest)
+                config = self._config(directory, manifest, lease_s, cgroups).to_json()
+                descriptors = (lock_fd, listener.fileno())
+                await self._first_that_works(directory, manifest, config, descriptors, cgroups, capabilities)
         return manifest
 
     async def _first_that_works(
@@ -106,12 +115,14 @@ class Starter:
         manifest: Manifest,
         config: bytes,
         descriptors: tuple[int, int],
+        cgroups: GroupPlan,
         capabilities: Capabilities,
     ) -> None:
         """Another bubblewrap may be allowed what one is not: AppArmor goes by the program's path."""
         first_failure: Unsupported | None = None
         for bwrap in self._bwraps if manifest.isolation is Isolation.SANDBOX else (None,):
-            plan = self.plan(directory, holder_argv(), uid=manifest.uid, bwrap=bwrap)
+            plan = self.plan(directory, holder_argv(), uid=manifest.uid, bwrap=bwrap, limits=manifest.limits)
+            plan = replace(plan, cgroups=cgroups)
             try:
                 async with first_process(directory, plan, config=config, descriptors=descriptors) as process:
                     await _first_answer(process, connect(directory, manifest, capabilities))
@@ -124,7 +135,13 @@ class Starter:
         raise first_failure
 
     def plan(
-        self, directory: WorkspaceDirectory, argv: Sequence[str], *, uid: int | None, bwrap: Bwrap | None
+        self,
+        directory: WorkspaceDirectory,
+        argv: Sequence[str],
+        *,
+        uid: int | None,
+        bwrap: Bwrap | None,
+        limits: Limits,
     ) -> LaunchPlan:
         """``bwrap``: the bubblewrap that makes the sandbox; ``None``: no wall."""
         if bwrap is None:
@@ -136,6 +153,7 @@ class Starter:
             files=str(directory.path / FILES),
             state=str(directory.path / STATE),
             command=argv,
+            memory_bytes=limits.memory_bytes,
         )
         stage_dir = None if uid is None else stage_directory()
         return LaunchPlan(
@@ -158,9 +176,34 @@ class Starter:
             os.chown(name, uid, uid, dir_fd=directory.fd, follow_symlinks=False)
         return uid
 
-    def _config(self, directory: WorkspaceDirectory, manifest: Manifest, lease_s: float) -> HolderConfig:
+    async def _group_plan(self, manifest: Manifest) -> GroupPlan:
+        """Control groups for its commands, made where that can be done beforehand."""
+        limits = manifest.limits
+        if limits.memory_bytes is None and limits.processes is None and limits.cpus is None:
+            return GroupPlan()
+        if self._cgroups is None:
+            self._cgroups = (await asyncio.to_thread(find_cgroups),)
+        found = self._cgroups[0]
+        if found is None:
+            return GroupPlan()
+        if found.mechanism is Mechanism.SCOPE:
+            return GroupPlan(scope=settings(limits, version=2), root=str(found.roots[""]))
+        version = 2 if found.mechanism is Mechanism.V2 else 1
+        places = groups(found, manifest.id)
+        make_groups(places, limits, version=version)
+        oom = "memory.events" if version == 2 else "memory.oom_control"
+        return GroupPlan(
+            procs=[f"{path}/cgroup.procs" for path in dict.fromkeys(places.values())],
+            oom=f"{places['memory']}/{oom}" if "memory" in places else None,
+            limits_cpu="cpu" in places,
+        )
+
+    def _config(
+        self, directory: WorkspaceDirectory, manifest: Manifest, lease_s: float, cgroups: GroupPlan
+    ) -> HolderConfig:
         tools = tool_directories(self._toolchain_paths)
-        if manifest.isolation is Isolation.SANDBOX:
+        sandboxed = manifest.isolation is Isolation.SANDBOX
+        if sandboxed:
             root, state, home, temporary = WORKSPACE, SANDBOX_STATE, SANDBOX_HOME, "/tmp"
         else:
             root, state, home, temporary = (str(directory.path / name) for name in (FILES, STATE, HOME, TEMPORARY))
@@ -176,9 +219,24 @@ class Starter:
             base_env={**env, **manifest.env},
             listen_fd=launcher.LISTEN_FD,
             lock_fd=launcher.LOCK_FD,
+            limits=manifest.limits,
+            own_processes=sandboxed,
+            files_in_memory=tuple(FILES_IN_MEMORY) if sandboxed else (),
+            cgroup_fds=tuple(range(launcher.CGROUP_FD, launcher.CGROUP_FD + cgroups.count)),
+            oom_fd=launcher.OOM_FD,
+            cpus=() if cgroups.limits_cpu else chosen_cpus(manifest.limits.cpus, manifest.id),
             sidecar_argv=sidecar_argv(),
             sidecar_env=env,
         )
+
+
+def chosen_cpus(cpus: float | None, workspace_id: str) -> tuple[int, ...]:
+    """So many CPUs, whole ones, that workspaces spread over all; the same ones for one workspace. None where all are wanted."""
+    available = sorted(os.sched_getaffinity(0))
+    if cpus is None or cpus >= len(available):
+        return ()
+    first = crc32(workspace_id.encode())
+    return tuple(available[(first + i) % len(available)] for i in range(math.ceil(cpus)))
 
 
 @contextmanager
