@@ -8,9 +8,10 @@ As a library::
 """
 
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.execution import registry
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
@@ -25,6 +26,7 @@ def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> W
         isolation or settings.isolation,
         data_dir=settings.data_dir,
         default_lease_s=settings.lease_s,
+        default_egress=EgressPolicy(rules=parse_rules(settings.egress)),
         toolchain_paths=settings.toolchain_paths,
         sandbox_uids=range(uids.first, uids.last + 1) if uids else None,
     )
@@ -35,12 +37,17 @@ async def open_workspace(
     *,
     name: str | None = None,
     env: Mapping[str, str] | None = None,
+    allow: Sequence[str] | None = None,
     isolation: Isolation | None = None,
     settings: Settings | None = None,
 ) -> AsyncGenerator[ToolExecutor]:
-    """A workspace for the length of a block: made, kept alive, removed."""
+    """A workspace for the length of a block: made, kept alive, removed.
+
+    ``allow``: egress rules and presets, see ``shadow.core.egress``; ``None`` takes the setting. Raises: Rejected.
+    """
+    egress = None if allow is None else EgressPolicy(rules=parse_rules(allow))
     manager = make_manager(settings or load_settings(), isolation=isolation)
-    async with manager.open(WorkspaceSpec(name=name, env=env or {})) as executor:
+    async with manager.open(WorkspaceSpec(name=name, env=env or {}, egress=egress)) as executor:
         yield executor
 
 

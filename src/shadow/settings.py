@@ -14,7 +14,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from shadow.core.errors import SettingsRefused
+from shadow.core.egress import parse_rules
+from shadow.core.errors import Rejected, SettingsRefused
 from shadow.core.workspaces import Isolation, Mode
 
 PREFIX = "SHADOW_"
@@ -68,6 +69,18 @@ def _uid_range(value: object) -> object:
 
 def _path_list(value: object) -> object:
     return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+
+def _rule_texts(value: object) -> object:
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _egress_rules(texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parse_rules(texts)
+    except Rejected as error:
+        raise ValueError(error.message.removesuffix(".")) from error
+    return texts
 
 
 def _absolute(path: Path) -> Path:
@@ -141,6 +154,12 @@ class Settings(BaseModel):
         description="Host uids for sandboxes, one each, where Shadow runs as root: `FIRST-LAST`. "
         "Nothing else on the host may use them.",
         json_schema_extra={"shown_default": "a range that distributions leave free"},
+    )
+    egress: Annotated[tuple[str, ...], BeforeValidator(_rule_texts), AfterValidator(_egress_rules)] = Field(
+        default=(),
+        description="Which hosts new sandboxes may reach unless they are made with rules of their own: egress rules and "
+        "presets, such as `pypi .example.org`; in the variable parted by blanks, in the file a list.",
+        json_schema_extra={"shown_default": "none"},
     )
     log_level: LogLevel = Field(
         default=LogLevel.WARNING,

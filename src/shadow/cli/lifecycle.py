@@ -13,6 +13,7 @@ from shadow.cli.outcome import DONE, FAILED, WrongUsage, exit_code, print_json, 
 from shadow.cli.references import choose
 from shadow.cli.text import printable, size, span
 from shadow.core.commands import Command, Exited, Killed, Lost, Signalled, TimedOut
+from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import ShadowError
 from shadow.core.workspaces import Health, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
 from shadow.settings import load_settings
@@ -25,9 +26,15 @@ async def create(
     isolation: str | None,
     lease: str | None,
     env: Sequence[str],
+    allow: Sequence[str] | None,
     as_json: bool,
 ) -> int:
-    spec = WorkspaceSpec(name=name, lease_s=seconds(lease, option="--lease"), env=variables(env))
+    spec = WorkspaceSpec(
+        name=name,
+        lease_s=seconds(lease, option="--lease"),
+        env=variables(env),
+        egress=None if allow is None else EgressPolicy(rules=parse_rules(allow)),
+    )
     directory = copying.local_directory(source) if source is not None else None
     manager = open_manager(isolation=isolation)
     status = await manager.create(spec)
@@ -61,7 +68,7 @@ async def list_all(*, as_json: bool) -> int:
         (s.id, s.name or "", s.state.value, s.isolation.value, span(now - s.created_at) + " ago", _lease(s, now))
         for s in statuses
     ]
-    _print_table(("ID", "NAME", "STATE", "ISOLATION", "MADE", "LEASE"), rows)
+    print_table(("ID", "NAME", "STATE", "ISOLATION", "MADE", "LEASE"), rows)
     for status in statuses:
         if status.error:
             say(f"{status.id}: {status.error}", style="yellow")
@@ -125,7 +132,7 @@ def _print_workspace(status: WorkspaceStatus, health: Health | None, commands: S
     if commands:
         print()
         rows = [(c.id, _state(c), span(now - c.started_at) + " ago", " ".join(c.argv)[:200]) for c in commands[-20:]]
-        _print_table(("COMMAND", "STATE", "STARTED", "ARGV"), rows)
+        print_table(("COMMAND", "STATE", "STARTED", "ARGV"), rows)
 
 
 def _state(command: Command) -> str:
@@ -181,7 +188,7 @@ async def remove(references: Sequence[str], *, every: bool, ask: bool, as_json: 
     return code
 
 
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

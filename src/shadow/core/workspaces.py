@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from shadow.core.egress import EgressPolicy
 from shadow.core.ids import WorkspaceId
 
 
@@ -42,6 +43,8 @@ class WorkspaceSpec:
     """How long the workspace lives unless somebody renews it; ``None`` takes the setting."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Added to the base environment of every command. Not a place for secrets: everything inside can read it."""
+    egress: EgressPolicy | None = None
+    """Which hosts it may reach; ``None`` takes the setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,9 @@ class Capabilities:
     survives_sidecar: bool
     """Commands live on while the sidecar restarts."""
     network: bool
-    """Whether commands reach a network."""
+    """Whether commands reach a network without asking anybody."""
+    egress: bool = False
+    """Whether a policy says which hosts commands reach, through a proxy that their environment names."""
     kills_trees: bool = True
     """Ending a command ends every process that it left, also those that left its session."""
     outlives_starter: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from shadow.core.egress import EgressPolicy
 from shadow.core.errors import Unsupported
 from shadow.core.workspaces import Isolation, Mode
 from shadow.execution.interface import WorkspaceManager
@@ -17,6 +18,7 @@ def make_manager(
     *,
     data_dir: Path,
     default_lease_s: float,
+    default_egress: EgressPolicy | None = None,
     toolchain_paths: Sequence[Path] = (),
     sandbox_uids: range | None = None,
     transport: Literal["unix", "tcp"] = "unix",
@@ -32,6 +34,7 @@ def make_manager(
                 data_dir=data_dir,
                 isolation=isolation,
                 default_lease_s=default_lease_s,
+                default_egress=default_egress,
                 toolchain_paths=toolchain_paths,
                 sandbox_uids=sandbox_uids,
                 transport=transport,

@@ -20,6 +20,8 @@ CHANGES = 1
 """The byte of who changes the manifest."""
 REMOVING = 2
 """The byte of who takes the directory down."""
+EGRESS = 3
+"""The byte that a workspace's egress proxy keeps for as long as it lives."""
 
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
 _POLL_S = 0.003

@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import cast
 
-from shadow.core.errors import Broken, NotFound
+from shadow.core.egress import EgressPolicy
+from shadow.core.egress_status import policy_from_json, policy_to_json
+from shadow.core.errors import Broken, NotFound, Rejected
 from shadow.core.ids import WorkspaceId, is_id
 from shadow.core.workspaces import Isolation
 from shadow.execution.local.process import ProcessIdentity
 
 MANIFEST = "manifest.json"
 HOLDER = "holder.json"
+PROXY = "proxy.json"
 _MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -41,11 +44,15 @@ class Manifest:
     tcp_port: int | None = None
     """Where it listens, if not on its unix socket."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    egress: EgressPolicy = field(default_factory=EgressPolicy)
+    egress_revision: int = 0
+    """Counts the changes of ``egress``: a proxy takes no older one. 0: there never was a rule, and no proxy."""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
     values = {f.name: getattr(manifest, f.name) for f in fields(manifest)}
     values["env"] = dict(manifest.env)
+    values["egress"] = policy_to_json(manifest.egress)
     values["starter"] = asdict(manifest.starter)
     return json.dumps(values, indent=1).encode()
 
@@ -57,7 +64,7 @@ def decode_manifest(data: bytes) -> Manifest:
         if not isinstance(values, dict):
             values = {}
         return _checked(cast("dict[str, object]", values))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, Rejected) as error:
         raise Broken(
             f"The workspace's manifest is damaged: {error}.", mend="Destroy the workspace; its files are in 'files'."
         ) from error
@@ -90,6 +97,8 @@ def _checked(values: dict[str, object]) -> Manifest:
         uid=_integer(values, "uid"),
         tcp_port=_integer(values, "tcp_port"),
         env=cast("dict[str, str]", env),
+        egress=policy_from_json(values["egress"]) if "egress" in values else EgressPolicy(),
+        egress_revision=_integer(values, "egress_revision") or 0,
     )
 
 
@@ -147,20 +156,22 @@ def write_manifest(directory_fd: int, manifest: Manifest) -> None:
     _write(directory_fd, MANIFEST, encode_manifest(manifest), durable=True)
 
 
-def read_holder(directory_fd: int) -> ProcessIdentity | None:
-    """The first process of the workspace as the host sees it. Apart from the manifest, so that damage to one spares the other.
+def read_holder(directory_fd: int, *, name: str = HOLDER) -> ProcessIdentity | None:
+    """The first process of the workspace, or with ``PROXY`` its egress proxy, as the host sees it.
+
+    Apart from the manifest, so that damage to one spares the other.
 
     ``None`` where none was started, or the record is damaged.
     """
     try:
-        data = _read(directory_fd, HOLDER)
+        data = _read(directory_fd, name)
         return None if data is None else decode_identity(json.loads(data))
     except (Broken, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
-def write_holder(directory_fd: int, holder: ProcessIdentity) -> None:
-    _write(directory_fd, HOLDER, json.dumps(asdict(holder)).encode(), durable=False)  # means nothing after a crash
+def write_holder(directory_fd: int, holder: ProcessIdentity, *, name: str = HOLDER) -> None:
+    _write(directory_fd, name, json.dumps(asdict(holder)).encode(), durable=False)  # means nothing after a crash
 
 
 def _read(directory_fd: int, name: str) -> bytes | None:

@@ -15,23 +15,27 @@ from shadow.core.workspaces import Capabilities, Isolation
 from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_argv
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.local import launcher
-from shadow.execution.local.directory import FILES, HOME, SOCKET, STATE, TEMPORARY, WorkspaceDirectory
+from shadow.execution.local.directory import DOOR, EGRESS, FILES, HOME, SOCKET, STATE, TEMPORARY, WorkspaceDirectory
 from shadow.execution.local.failures import host_limits, launch_failure, typed_failures
 from shadow.execution.local.host_facts import find_bwraps, read_host, stage_directory, tool_directories
 from shadow.execution.local.launch import Launched, LaunchPlan, launch
 from shadow.execution.local.manifest import Manifest, write_holder
-from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
-from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
+from shadow.execution.local.sandbox import EGRESS as SANDBOX_EGRESS
 from shadow.execution.local.sandbox import (
+    EGRESS_PORT,
+    EGRESS_SOCKET,
     WORKSPACE,
     Bwrap,
     Host,
     Sandbox,
     base_env,
     bwrap_argv,
+    proxy_env,
     sandbox_data,
     staged_sources,
 )
+from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
+from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
 from shadow.execution.local.seccomp import assemble
 from shadow.execution.local.uids import UidLeases
 
@@ -41,7 +45,7 @@ _BACKLOG = 512
 
 def directories(isolation: Isolation) -> Sequence[str]:
     """What a workspace's directory holds from the beginning."""
-    return (FILES, STATE) if isolation is Isolation.SANDBOX else (FILES, STATE, HOME, TEMPORARY)
+    return (FILES, STATE, EGRESS, DOOR) if isolation is Isolation.SANDBOX else (FILES, STATE, HOME, TEMPORARY)
 
 
 def connect(directory: WorkspaceDirectory, manifest: Manifest, capabilities: Capabilities) -> ToolExecutor:
@@ -135,6 +139,7 @@ class Starter:
             host=self._host,
             files=str(directory.path / FILES),
             state=str(directory.path / STATE),
+            egress=str(directory.path / DOOR),
             command=argv,
         )
         stage_dir = None if uid is None else stage_directory()
@@ -165,6 +170,7 @@ class Starter:
         else:
             root, state, home, temporary = (str(directory.path / name) for name in (FILES, STATE, HOME, TEMPORARY))
         env = base_env(home=home, temporary=temporary, tool_directories=tools, last=f"{sys.base_prefix}/bin")
+        walled = manifest.isolation is Isolation.SANDBOX
         return HolderConfig(
             workspace_id=manifest.id,
             root=root,
@@ -173,11 +179,13 @@ class Starter:
             isolation=manifest.isolation.value,
             lease_s=lease_s,
             epoch=manifest.epoch,
-            base_env={**env, **manifest.env},
+            base_env={**env, **(proxy_env() if walled else {}), **manifest.env},
             listen_fd=launcher.LISTEN_FD,
             lock_fd=launcher.LOCK_FD,
             sidecar_argv=sidecar_argv(),
             sidecar_env=env,
+            egress_port=EGRESS_PORT if walled else None,
+            egress_socket=f"{SANDBOX_EGRESS}/{EGRESS_SOCKET}",
         )
 
 

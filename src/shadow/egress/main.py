@@ -1,0 +1,147 @@
+"""The egress proxy of one workspace, as a process of its own: outside the sandbox, and alive as long as the workspace's holder.
+
+It starts with a ``ProxyConfig`` on stdin, opens what it needs, and, where it was started by root, becomes the workspace's own
+uid before it reads the first byte of anybody. It answers requests of the control plane on a socket that nobody else reaches.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from shadow.core.egress_status import policy_from_json
+from shadow.core.errors import Rejected
+from shadow.egress.book import Book
+from shadow.egress.carrying import BUFFER_BYTES
+from shadow.egress.proxy import Proxy
+
+CONTROL_SOCKET, EVENTS, COUNTERS = "control.sock", "events.jsonl", "counters.json"
+MAX_CONTROL_BYTES = 1024 * 1024
+_SAVE_EVERY_S = 5.0
+_CONTROL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyConfig:
+    workspace_id: str
+    directory: str
+    """Of the control plane: events, counters, the control socket."""
+    listen_fd: int
+    """A listening unix socket."""
+    holder_pid: int
+    """Whose end is ours."""
+    uid: int | None
+    """What to become; ``None``: stay who we are."""
+    policy: object
+    """As ``policy_to_json`` gives it."""
+    revision: int
+    """Of the policy; an older one is not taken later."""
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+def proxy_argv(python: str = sys.executable) -> tuple[str, ...]:
+    """How to start it: isolated, without ``site``, since it needs the standard library and Shadow alone."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from shadow.egress.main import main; main()"
+    return (python, "-I", "-S", "-c", code, str(Path(__file__).resolve().parents[2]))
+
+
+class Server:
+    """The proxy and its control socket."""
+
+    def __init__(self, config: ProxyConfig) -> None:
+        self._config = config
+        self._revision = config.revision
+        directory = os.open(config.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        events = os.open(EVENTS, flags | os.O_APPEND, 0o600, dir_fd=directory)
+        counters = os.open(COUNTERS, flags, 0o600, dir_fd=directory)
+        self._control = socket.socket(socket.AF_UNIX)
+        os.fchmod(self._control.fileno(), 0o600)
+        if CONTROL_SOCKET in os.listdir(directory):
+            os.unlink(CONTROL_SOCKET, dir_fd=directory)
+        self._control.bind(f"/proc/self/fd/{directory}/{CONTROL_SOCKET}")  # an address is at most 107 bytes long
+        self._control.listen(16)
+        os.close(directory)
+        self._book = Book(clock=time.time, events_fd=events, counters_fd=counters)
+        self._holder_fd = os.pidfd_open(config.holder_pid)
+        self._proxy = Proxy(
+            policy=policy_from_json(config.policy),
+            book=self._book,
+            how_to_allow=lambda rule: f"shadow workspace egress {config.workspace_id} --allow '{rule}'",
+        )
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+        loop.add_reader(self._holder_fd, over.set)
+        loop.add_signal_handler(signal.SIGTERM, over.set)
+        listener = socket.socket(fileno=self._config.listen_fd)
+        async with (
+            await asyncio.start_unix_server(self._proxy.serve, sock=listener, limit=BUFFER_BYTES),
+            await asyncio.start_unix_server(self._answer, sock=self._control, limit=MAX_CONTROL_BYTES),
+        ):
+            saving = asyncio.create_task(self._save_regularly())
+            await over.wait()
+            saving.cancel()
+            await self._proxy.end()
+            self._book.save()
+            os._exit(0)  # nothing is left to do, and nothing may keep us: a thread may be resolving a name
+
+    async def _save_regularly(self) -> None:
+        moved = -1
+        while True:
+            await asyncio.sleep(_SAVE_EVERY_S if self._book.open else 60.0)
+            if moved != self._book.total_bytes:
+                moved = self._book.total_bytes
+                self._book.save()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One line in, one line out: ``{"policy", "revision"}`` or ``{}``; then ``{"revision", "holder_pid"}``."""
+        try:
+            async with asyncio.timeout(_CONTROL_S):
+                request = cast("dict[str, object]", json.loads(await reader.readline()))
+                if "policy" in request and int(str(request["revision"])) > self._revision:
+                    self._proxy.change(policy_from_json(request["policy"]))
+                    self._revision = int(str(request["revision"]))
+                self._book.save()
+                answer = {"revision": self._revision, "holder_pid": self._config.holder_pid}
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except (OSError, TimeoutError, ValueError, TypeError, KeyError, Rejected) as error:
+            sys.stderr.write(f"egress: control: {error!r}\n")
+        finally:
+            writer.close()
+
+
+def become(uid: int) -> None:
+    """For good. Whatever is imported or opened from here on, that uid must be able to reach."""
+    "".encode("idna")  # codecs, which looking up names imports
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    with open("/proc/self/status", "rb") as status:
+        capabilities = [line for line in status if line.startswith((b"CapPrm:", b"CapEff:", b"CapAmb:"))]
+    if any(int(line.split()[1], 16) for line in capabilities):
+        raise PermissionError("capabilities outlived the change of uid (securebits?)")
+
+
+def main() -> None:
+    data = sys.stdin.buffer.read()
+    if not data:  # whoever started us is gone
+        return
+    config = ProxyConfig(**json.loads(data))
+    os.umask(0o077)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    server = Server(config)
+    if config.uid is not None:
+        become(config.uid)
+    asyncio.run(server.run())
