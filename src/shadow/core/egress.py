@@ -218,6 +218,8 @@ def parse_rules(texts: Iterable[str]) -> tuple[EgressRule, ...]:
 def parse_rule(text: str) -> EgressRule:
     """One rule, not a preset. Raises: Rejected: says what is wrong with it."""
     rest = text.strip()
+    if "://" in rest:
+        raise _bad(text, "it is an address of the web; write the host alone")
     private = rest.startswith(_PRIVATE)
     rest, equals, methods_text = rest.removeprefix(_PRIVATE).partition("=")
     host, colon, ports_text = _split_host(text, rest)
@@ -277,8 +279,6 @@ def _check_name(text: str, host: str, *, has_port: bool) -> None:
     if host == "*":
         return
     name = host.removeprefix("*").removeprefix(".") if host.startswith((".", "*.")) else host
-    if "/" in host and re.match(r"[a-z]+:?//", text.lower()):
-        raise _bad(text, "it is an address of the web; write the host alone")
     if not is_canonical_name(name):
         raise _bad(
             text, f"{host!r} is neither a name (ASCII, as in DNS; xn--… where needed), nor an address or network"

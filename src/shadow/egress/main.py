@@ -5,6 +5,8 @@ uid before it reads the first byte of anybody. It answers requests of the contro
 """
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - looking up a name imports it, see `become`
+import encodings.idna  # noqa: F401 - likewise
 import json
 import os
 import signal
@@ -122,8 +124,7 @@ class Server:
 
 
 def become(uid: int) -> None:
-    """For good. Whatever is imported or opened from here on, that uid must be able to reach."""
-    "".encode("idna")  # codecs, which looking up names imports
+    """For good. From here on nothing can be imported or opened that this uid cannot reach: the interpreter, for one."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

@@ -10,6 +10,7 @@ from shadow.testing import (
     capabilities,
     commands,
     directories,
+    egress,
     endings,
     files,
     lines,
@@ -40,6 +41,7 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     operations,
     capabilities,
 )
+WORKSPACE_MODULES: tuple[ModuleType, ...] = (workspaces, egress)
 PREFIX = "check_"
 
 
@@ -50,7 +52,7 @@ def checks() -> Sequence[Check[Site]]:
 
 def workspace_checks() -> Sequence[Check[WorkspaceManager]]:
     """What every ``WorkspaceManager`` must keep."""
-    return list(_checks_of(workspaces))
+    return [check for module in WORKSPACE_MODULES for check in _checks_of(module)]
 
 
 def _checks_of(module: ModuleType) -> Iterator[Check[Any]]:
