@@ -5,8 +5,7 @@ uid before it reads the first byte of anybody. It answers requests of the contro
 """
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - looking up a name imports it, see `become`
-import encodings.idna  # noqa: F401 - likewise
+import importlib
 import json
 import os
 import signal
@@ -27,6 +26,8 @@ CONTROL_SOCKET, EVENTS, COUNTERS = "control.sock", "events.jsonl", "counters.jso
 MAX_CONTROL_BYTES = 1024 * 1024
 _SAVE_EVERY_S = 5.0
 _CONTROL_S = 10.0
+_IMPORTED_LATE = ("concurrent.futures.thread", "encodings.idna")
+"""What the standard library imports only when a name is looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,8 @@ class Server:
 
 def become(uid: int) -> None:
     """For good. From here on nothing can be imported or opened that this uid cannot reach: the interpreter, for one."""
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
