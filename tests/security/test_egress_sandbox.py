@@ -25,6 +25,7 @@ from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.egress_status import EgressEventKind
 from shadow.core.ids import WorkspaceId
 from shadow.core.workspaces import WorkspaceSpec
+from shadow.execution.holder.kernel import children
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.local.directory import Workspaces
 from shadow.execution.local.manager import LocalWorkspaceManager
@@ -69,6 +70,10 @@ class Place:
 
     async def allow(self, *rules: str) -> None:
         await self.manager.set_egress(self.id, policy(*rules))
+
+    def serving_pid(self) -> int:
+        """The one that serves, a child of the proxy's first process."""
+        return children(self.proxy_pid())[0]
 
     def proxy_pid(self) -> int:
         with Workspaces(self.data_dir).open(self.id) as directory:
@@ -285,8 +290,8 @@ async def test_one_workspace_cannot_use_the_proxy_of_another(place: Place, site:
 
 async def test_the_policy_is_out_of_reach_and_the_proxy_runs_without_privileges(place: Place) -> None:
     await place.allow("example.org")
-    pid = place.proxy_pid()
-    uids = {int(uid) for uid in status_field(pid, "Uid")}
+    pid = place.serving_pid()
+    uids = {int(uid) for process in (pid, place.proxy_pid()) for uid in status_field(process, "Uid")}
     assert uids == {int(uid) for uid in status_field(holder_pid(place.data_dir, place.id), "Uid")}
     assert 0 not in uids
     if os.geteuid() == 0:  # an ordinary user may have capabilities that we did not give
@@ -335,12 +340,24 @@ async def test_a_change_applies_to_open_connections_at_once(place: Place) -> Non
             writer.close()
 
 
+async def test_the_relay_is_there_when_it_is_used(tmp_path: Path) -> None:
+    await skip_without_sandbox(tmp_path)
+    async with local_manager(tmp_path).open(WorkspaceSpec()) as executor:
+        for line, running in (("true", "0"), ("curl -sS http://example.org/ > /dev/null", "1")):
+            look = f"{line}; cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c 'holder[.]relay import'"
+            result = await executor.run(CommandSpec(argv=shell(look), timeout_s=DEADLINE_S))
+            assert result.stdout.decode().strip() == running
+
+
 async def test_killed_proxies_and_relays_come_back(place: Place, site: Web) -> None:
-    await place.allow(f"127.0.0.1:{site.port}")
+    await place.allow("example.org")
+    await place.allow(f"127.0.0.1:{site.port}")  # told to a proxy that runs: the next one must know of it
     line = f"curl -sSf --retry 3 --retry-all-errors --retry-delay 1 {site.url}/file"
     for _ in range(2):
         assert (await place.run(line))[0] == 0
         await place.run("pkill -9 -f holder.relay; true")
+        assert (await place.run(line))[0] == 0
+        os.kill(place.serving_pid(), signal.SIGKILL)
         assert (await place.run(line))[0] == 0
         earlier = place.proxy_pid()
         before = (await place.manager.egress(place.id)).counters.connections
@@ -355,10 +372,10 @@ async def test_killed_proxies_and_relays_come_back(place: Place, site: Web) -> N
 
 async def test_a_proxy_that_hangs_is_replaced_by_the_next_change(place: Place, site: Web) -> None:
     await place.allow("example.org")
-    stopped = place.proxy_pid()
+    stopped = place.serving_pid()
     os.kill(stopped, signal.SIGSTOP)
     await place.allow(f"127.0.0.1:{site.port}")
-    assert place.proxy_pid() != stopped
+    assert not alive(stopped)
     assert (await place.run(f"curl -sSf {site.url}/file"))[0] == 0
 
 

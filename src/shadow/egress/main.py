@@ -2,12 +2,16 @@
 
 It starts with a ``ProxyConfig`` on stdin, opens what it needs, and, where it was started by root, becomes the workspace's own
 uid before it reads the first byte of anybody. It answers requests of the control plane on a socket that nobody else reaches.
+
+Two processes: one that serves, and its parent, which starts another where it was killed, with the policy that was told last.
 """
 
 import asyncio
+import ctypes
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -26,6 +30,9 @@ CONTROL_SOCKET, EVENTS, COUNTERS = "control.sock", "events.jsonl", "counters.jso
 MAX_CONTROL_BYTES = 1024 * 1024
 _SAVE_EVERY_S = 5.0
 _CONTROL_S = 10.0
+_AGAIN_S = 0.1
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 _IMPORTED_LATE = ("concurrent.futures.thread", "encodings.idna")
 """What the standard library imports only when a name is looked up."""
 
@@ -57,15 +64,14 @@ def proxy_argv(python: str = sys.executable) -> tuple[str, ...]:
 
 
 class Server:
-    """The proxy and its control socket."""
+    """The proxy and its control socket. Made once, by who may open the files; ``run`` in each process that serves."""
 
     def __init__(self, config: ProxyConfig) -> None:
         self._config = config
-        self._revision = config.revision
         directory = os.open(config.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        events = os.open(EVENTS, flags | os.O_APPEND, 0o600, dir_fd=directory)
-        counters = os.open(COUNTERS, flags, 0o600, dir_fd=directory)
+        self._events_fd = os.open(EVENTS, flags | os.O_APPEND, 0o600, dir_fd=directory)
+        self._counters_fd = os.open(COUNTERS, flags, 0o600, dir_fd=directory)
         self._control = socket.socket(socket.AF_UNIX)
         os.fchmod(self._control.fileno(), 0o600)
         if CONTROL_SOCKET in os.listdir(directory):
@@ -73,15 +79,32 @@ class Server:
         self._control.bind(f"/proc/self/fd/{directory}/{CONTROL_SOCKET}")  # an address is at most 107 bytes long
         self._control.listen(16)
         os.close(directory)
-        self._book = Book(clock=time.time, events_fd=events, counters_fd=counters)
         self._holder_fd = os.pidfd_open(config.holder_pid)
+        self._told_fd = os.memfd_create("policy", os.MFD_CLOEXEC)
+        """The policy that was told last, for whoever serves next."""
+        self._tell(config.policy, config.revision)
+
+    def _tell(self, policy: object, revision: int) -> None:
+        data = json.dumps({"policy": policy, "revision": revision}).encode()
+        os.pwrite(self._told_fd, data.ljust(os.fstat(self._told_fd).st_size), 0)  # one write: the old, or the new
+
+    def _prepare(self) -> None:
+        told = json.loads(os.pread(self._told_fd, MAX_CONTROL_BYTES, 0))
+        self._revision: int = told["revision"]
+        self._book = Book(clock=time.time, events_fd=self._events_fd, counters_fd=self._counters_fd)
         self._proxy = Proxy(
-            policy=policy_from_json(config.policy),
+            policy=policy_from_json(told["policy"]),
             book=self._book,
-            how_to_allow=lambda rule: f"shadow workspace egress {config.workspace_id} --allow '{rule}'",
+            how_to_allow=lambda rule: f"shadow workspace egress {self._config.workspace_id} --allow '{rule}'",
         )
 
+    def is_over(self, *, within_s: float) -> bool:
+        """Whether the holder has ended, or does within that time."""
+        return bool(select.select([self._holder_fd], [], [], within_s)[0])
+
     async def run(self) -> None:
+        """Until the holder has ended; then the process ends too."""
+        self._prepare()
         loop = asyncio.get_running_loop()
         over = asyncio.Event()
         loop.add_reader(self._holder_fd, over.set)
@@ -112,8 +135,9 @@ class Server:
             async with asyncio.timeout(_CONTROL_S):
                 request = cast("dict[str, object]", json.loads(await reader.readline()))
                 if "policy" in request and int(str(request["revision"])) > self._revision:
-                    self._proxy.change(policy_from_json(request["policy"]))
-                    self._revision = int(str(request["revision"]))
+                    policy, self._revision = policy_from_json(request["policy"]), int(str(request["revision"]))
+                    self._tell(request["policy"], self._revision)
+                    self._proxy.change(policy)
                 self._book.save()
                 answer = {"revision": self._revision, "holder_pid": self._config.holder_pid}
                 writer.write(json.dumps(answer).encode() + b"\n")
@@ -148,4 +172,17 @@ def main() -> None:
     server = Server(config)
     if config.uid is not None:
         become(config.uid)
-    asyncio.run(server.run())
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            _end_with_parent()
+            asyncio.run(server.run())
+        if os.waitpid(pid, 0)[1] == 0 or server.is_over(within_s=_AGAIN_S):
+            return
+
+
+def _end_with_parent() -> None:
+    parent = os.getppid()
+    _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:  # it was too late
+        os._exit(1)

@@ -99,7 +99,7 @@ class Proxy:
                 self.book.open -= 1
                 if passage.rule is not None:
                     self.book.ended(passage.rule, passage.carriage.count if passage.carriage else 0)
-        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+        except (OSError, EOFError):
             pass  # the other side is gone, or silent for too long: there is nobody to tell
         except asyncio.CancelledError:  # by `change` or `end`
             writer.transport.abort()
