@@ -55,6 +55,31 @@ def ends(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
 # Without a workspace
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_costs_what_would_go_there_and_nothing_else(cli: ShadowCli, id_: str, closed: str):
+    for code, arguments in (
+        (0, ("workspace", "list", "--json")),
+        (0, ("workspace", "exec", id_, "-c", "cat; echo out; echo err >&2")),
+        (7, ("workspace", "exec", id_, "--json", "--", "sh", "-c", "exit 7")),
+        (1, ("workspace", "show", "nobody")),
+        (2, ("workspce",)),
+    ):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *cli.argv, *arguments],
+            env=cli.environment(),
+            cwd=cli.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DEADLINE_S,
+        )
+        assert done.returncode == code, done
+        assert b"Traceback" not in done.stderr
+        assert b"fault" not in done.stderr
+        if arguments[1:2] == ("exec",) and code == 0:
+            assert done.stdout == (b"" if closed in (">&-", "<&- >&- 2>&-") else b"out\n"), done
+            assert done.stderr == (b"" if "2>&-" in closed else b"err\n"), done
+
+
 def test_help_is_there_without_arguments(cli: ShadowCli):
     done = cli.run()
     assert done.returncode == 0
@@ -74,6 +99,38 @@ def test_wrong_usage_ends_with_2_and_a_mend(cli: ShadowCli):
         assert (done.returncode, done.stdout) == (2, b""), done
         assert done.stderr.startswith(b"shadow: ")
         assert b"Traceback" not in done.stderr
+
+
+def test_output_that_cannot_be_written_is_told_and_ends_the_command(cli: ShadowCli, id_: str):
+    endless = "echo $$ > pid; while :; do echo more; sleep 0.01; done"
+    for code, arguments in (
+        (1, ("version",)),
+        (1, ("--help",)),
+        (1, ("workspace", "list", "--json")),
+        (125, ("workspace", "exec", id_, "-c", endless)),
+    ):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [*cli.argv, *arguments],
+                env=cli.environment(),
+                cwd=cli.home,
+                stdin=subprocess.DEVNULL,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=DEADLINE_S,
+            )
+        assert done.returncode == code, done
+        assert b"cannot be written: No space left" in done.stderr
+        assert b"Traceback" not in done.stderr
+        assert b"Exception ignored" not in done.stderr
+    assert cli.run("workspace", "exec", id_, "-c", "kill -0 $(cat pid)").returncode == 1
+
+
+def test_times_that_are_none_are_wrong_usage(cli: ShadowCli):
+    for arguments in (("create", "--lease", "soon"), ("exec", "any", "--timeout", "0", "--", "true")):
+        done = cli.run("workspace", *arguments)
+        assert (done.returncode, done.stdout) == (2, b""), done
+        assert b"15m" in done.stderr
 
 
 def test_wrong_usage_is_json_where_json_was_asked_for(cli: ShadowCli):
@@ -326,6 +383,18 @@ def test_create_may_copy_a_directory_in(cli: ShadowCli, tmp_path: Path):
     id_ = cli.create("--from", str(tmp_path))
     assert cli.run("workspace", "exec", id_, "--", "cat", "hello").stdout == b"there"
     assert cli.run("workspace", "rm", id_).returncode == 0
+
+
+def test_create_names_what_it_leaves_out(cli: ShadowCli, tmp_path: Path):
+    (tmp_path / "hello").write_text("there")
+    os.mkfifo(tmp_path / "pipe")
+    done = cli.run("workspace", "create", "--from", str(tmp_path))
+    assert done.returncode == 0
+    assert b"left out: pipe" in done.stderr
+    made = cli.json("workspace", "create", "--from", str(tmp_path))
+    assert [skipped["path"] for skipped in made["copied"]["skipped"]] == ["pipe"]
+    for id_ in (done.stdout.decode().strip(), made["workspace"]["id"]):
+        assert cli.run("workspace", "rm", id_).returncode == 0
 
 
 def test_what_is_not_there_cannot_be_copied(cli: ShadowCli, id_: str, tmp_path: Path):

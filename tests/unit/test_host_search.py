@@ -273,6 +273,15 @@ async def test_a_flood_on_stderr_does_not_hang_the_search(root: Path) -> None:
     assert len(result.errors) == 100
 
 
+async def test_a_directory_that_vanishes_during_the_search_is_not_there(root: Path) -> None:
+    rg = fake_ripgrep(root, f"os.rmdir({str(root / 'files/d')!r}); os.execv({str(find_ripgrep())!r}, sys.argv)")
+    search = HostSearch(root / "files", binary=rg)
+    for call in (search.grep(GrepQuery(pattern="x", path="d")), search.search_files("x", path="d")):
+        (root / "files/d").mkdir()
+        with pytest.raises(NotFound):
+            await call
+
+
 async def test_nothing_of_our_environment_reaches_ripgrep(root: Path) -> None:
     os.environ["SHADOW_TEST_SECRET"] = "1"
     try:

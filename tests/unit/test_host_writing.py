@@ -15,10 +15,12 @@ from shadow.core.errors import (
     AlreadyExists,
     LimitExceeded,
     NotAFile,
+    NotFound,
+    PathRefused,
     Rejected,
 )
 from shadow.execution.host.files import HostFiles
-from shadow.execution.host.paths import WorkspacePaths
+from shadow.execution.host.paths import Place, WorkspacePaths
 from shadow.execution.host.reading import PIECE_BYTES
 from shadow.execution.host.writing import Draft, PathLocks, write_whole
 
@@ -268,3 +270,46 @@ async def test_a_full_disk_is_a_limit_and_leaves_nothing(root: Path) -> None:
         assert not (root / "d").exists()
     finally:
         await anyio.run_process(["umount", str(root)])
+
+
+class VanishingDirectory(WorkspacePaths):
+    """Somebody removes the directory ``d`` right after a path in it was resolved, once."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.directory: Path | None = root / "d"
+        self.directory.mkdir()
+
+    def resolve(self, path: str, *, follow: bool = True, create_parents: bool = False) -> Place:
+        place = super().resolve(path, follow=follow, create_parents=create_parents)
+        if self.directory is not None:
+            self.directory.rmdir()
+            self.directory = None
+        return place
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+async def test_a_directory_that_vanishes_before_the_write_is_made_again(root: Path, unnamed: bool) -> None:
+    write_whole(Draft(VanishingDirectory(root), PathLocks(), "d/f", unnamed=unnamed), b"new")
+    assert (root / "d/f").read_bytes() == b"new"
+
+
+async def test_a_directory_that_vanishes_is_not_there_where_it_may_not_be_made(root: Path) -> None:
+    with pytest.raises(NotFound):
+        write_whole(Draft(VanishingDirectory(root), PathLocks(), "d/f", create_parents=False), b"new")
+    assert os.listdir(root) == []
+
+
+async def test_a_directory_swapped_for_a_link_that_leads_out_is_refused_and_nothing_stays_open(root: Path) -> None:
+    before = open_descriptors()
+    draft = Draft(WorkspacePaths(root), PathLocks(), "d/f")
+    try:
+        draft.open()
+        draft.write(b"new")
+        (root / "d").rmdir()
+        (root / "d").symlink_to("/tmp")
+        with pytest.raises(PathRefused):
+            draft.commit()
+    finally:
+        draft.close()
+    assert open_descriptors() == before

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import signal
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 
 import structlog
@@ -32,7 +32,7 @@ from shadow.core.commands import (
     check_spec,
     shell,
 )
-from shadow.core.errors import Conflict, OutcomeUnknown, ShadowError, Unavailable
+from shadow.core.errors import Conflict, OutcomeUnknown, Unavailable
 from shadow.core.ids import CommandId, WorkspaceId
 from shadow.core.workspaces import WorkspaceState, WorkspaceStatus
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
@@ -42,6 +42,9 @@ GRACE_S = 2.0
 JSON_OUTPUT_BYTES = 1024 * 1024
 KEEP_ALIVE_S = 60.0
 LOOK_EVERY_S = 1.0
+ENDS_LOOK_S = 0.05
+ENDS_WITHIN_LOOKS = 40
+LOST_BECAUSE = "the disk of the workspace is full, or it was read too slowly"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -90,7 +93,7 @@ class Live:
             case Output(channel=channel, data=data):
                 await self._thread.call(lambda: write_all(int(channel), data))
             case Gap(start=start, end=end):
-                say(f"shadow: {size(end - start)} of output were dropped here: it was read too slowly.", style="yellow")
+                say(f"shadow: {size(end - start)} of output were lost here: {LOST_BECAUSE}.", style="yellow")
 
 
 @dataclass
@@ -164,7 +167,7 @@ async def run(
                 tasks.create_task(_obey(signals, executor, command.id, output, tasks)),
             ]
             if spec.stdin is StdinMode.OPEN:
-                helpers.append(tasks.create_task(_feed(executor, command.id)))
+                helpers.append(tasks.create_task(_feed(manager, workspace_id, executor, command.id)))
             await asyncio.wait({output})
             for helper in helpers:
                 helper.cancel()
@@ -180,14 +183,27 @@ async def _follow(
     sink: Live | Collected,
 ) -> None:
     try:
-        async for item in executor.read_output(command_id):
-            await sink.take(item)
-    except BrokenPipeError:
-        # Who read our output has gone: the command ends, as a local one would.
+        async with telling_of_its_end(lambda: _check_alive(manager, workspace_id)):
+            async for item in executor.read_output(command_id):
+                await sink.take(item)
+    except OSError:
+        # Who read our output has gone, or cannot take it: the command ends, as a local one would.
         await executor.kill(command_id, grace_s=GRACE_S)
         raise
-    except ShadowError:
-        await _check_alive(manager, workspace_id)  # says more than a connection that was refused
+
+
+@asynccontextmanager
+async def telling_of_its_end(check: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:
+    """An error of a workspace that has ended is that of ``check``, which says more than a connection that was refused.
+
+    ``check`` is asked for a while: the sidecar may tell of a dead holder before the kernel has taken everything down.
+    """
+    try:
+        yield
+    except (Unavailable, OutcomeUnknown):
+        for _ in range(ENDS_WITHIN_LOOKS):
+            await check()
+            await asyncio.sleep(ENDS_LOOK_S)
         raise
 
 
@@ -223,18 +239,21 @@ async def _end(executor: ToolExecutor, command_id: CommandId, output: asyncio.Ta
     output.cancel()  # nobody takes it
 
 
-async def _feed(executor: ToolExecutor, command_id: CommandId) -> None:
+async def _feed(
+    manager: WorkspaceManager, workspace_id: WorkspaceId, executor: ToolExecutor, command_id: CommandId
+) -> None:
     thread, sent = BlockingThread("input"), 0
     try:
-        while True:
-            pending = await thread.call(lambda: read_some(STDIN))
-            at_end = not pending
-            while pending:
-                accepted = await executor.write_stdin(command_id, pending, offset=sent)
-                pending, sent = pending[accepted - sent :], accepted
-            if at_end:
-                await executor.write_stdin(command_id, b"", offset=sent, close=True)
-                return
+        async with telling_of_its_end(lambda: _check_alive(manager, workspace_id)):
+            while True:
+                pending = await thread.call(lambda: read_some(STDIN))
+                at_end = not pending
+                while pending:
+                    accepted = await executor.write_stdin(command_id, pending, offset=sent)
+                    pending, sent = pending[accepted - sent :], accepted
+                if at_end:
+                    await executor.write_stdin(command_id, b"", offset=sent, close=True)
+                    return
     except Conflict:
         return  # the command takes no more
 

@@ -40,17 +40,19 @@ async def create(
     status = await manager.create(spec)
     if status.isolation is Isolation.NONE:
         say(NO_WALL, style="yellow")
+    copied = copying.Copied()
     if directory is not None:
         try:
             async with await manager.attach(status.id) as executor:
-                await copying.upload_content(executor, directory)
+                copied = await copying.upload_content(executor, directory)
         except BaseException:
             # Nobody was told of it yet.
             await manager.destroy(status.id)
             raise
     if as_json:
-        print_json({"workspace": asdict(status)})
+        print_json({"workspace": asdict(status), "copied": copied.document()})
     else:
+        copying.tell(copied)
         print(status.id)
     return DONE
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from shadow.cli import workspaces
-from shadow.cli.outcome import INTERRUPTED, WRONG_USAGE, WrongUsage, finish, print_json, report
+from shadow.cli.outcome import INTERRUPTED, WRONG_USAGE, WrongUsage, finish, output_failed, print_json, report
+from shadow.cli.streams import fill_closed
 from shadow.version import __version__
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ def demo() -> None:
 
 
 def main() -> None:
+    fill_closed()
     try:
         code: object = app(standalone_mode=False)
     except typer.TyperException as error:
@@ -68,6 +70,8 @@ def main() -> None:
         code = WRONG_USAGE
     except typer.Abort:
         code = INTERRUPTED
+    except OSError as error:  # of what is printed without a coroutine: help, the version, an error as JSON
+        code = output_failed(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 

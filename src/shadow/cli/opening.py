@@ -6,6 +6,7 @@ from shadow.bootstrap import make_manager, start_logging
 from shadow.cli.outcome import WrongUsage
 from shadow.cli.references import choose
 from shadow.cli.text import duration_s
+from shadow.core.errors import Rejected
 from shadow.core.workspaces import Isolation, WorkspaceStatus
 from shadow.execution.interface import WorkspaceManager
 from shadow.settings import load_settings
@@ -39,7 +40,11 @@ def variables(assignments: Sequence[str]) -> dict[str, str]:
 
 
 def seconds(text: str | None, *, option: str) -> float | None:
-    return None if text is None else duration_s(text, option=option)
+    """Raises: WrongUsage."""
+    try:
+        return None if text is None else duration_s(text, option=option)
+    except Rejected as error:
+        raise WrongUsage(error.message, mend=error.mend) from error
 
 
 async def find(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:

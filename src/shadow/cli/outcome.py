@@ -1,5 +1,6 @@
 """How a command of the CLI ends: its coroutine is run, its errors become one message (or JSON) and an exit code."""
 
+import errno
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ from typing import NoReturn, cast
 import typer
 
 from shadow.cli.text import printable
-from shadow.core.errors import Broken, Rejected, SettingsRefused, ShadowError, Unsupported
+from shadow.core.errors import Broken, LimitExceeded, Rejected, SettingsRefused, ShadowError, Unsupported
 
 STDOUT = 1
 
@@ -21,6 +22,10 @@ COMMAND_TIMED_OUT = 124
 EXEC_FAILED = 125
 INTERRUPTED = 130
 OUTPUT_CLOSED = 141  # 128 + SIGPIPE, as a shell reports it
+
+
+_OF_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write may fail with; an operation on a file names the file besides."""
 
 
 class WrongUsage(Rejected):
@@ -39,18 +44,15 @@ def _run(work: Callable[[], Coroutine[None, None, int]], *, as_json: bool, faile
 
     try:
         code = asyncio.run(work())
-        if sys.stdout is not None:  # it is None where the descriptor was closed
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BaseException as raised:  # noqa: BLE001 - the last place that can say what happened
         error = _first_cause(raised)
     else:
         return code
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):
-        # Nobody reads stdout any more; without this the interpreter complains once more while it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
-        return OUTPUT_CLOSED
+    if isinstance(error, OSError) and error.errno in _OF_OUTPUT and error.filename is None:
+        return output_failed(error, failed=failed)
     if isinstance(error, typer.Exit):
         return error.exit_code
     if not isinstance(error, Exception):
@@ -59,6 +61,16 @@ def _run(work: Callable[[], Coroutine[None, None, int]], *, as_json: bool, faile
         error = _unexpected(error)
     report(error, as_json=as_json)
     return exit_code(error, failed=failed)
+
+
+def output_failed(error: OSError, *, failed: int = FAILED) -> int:
+    """Our exit code where stdout cannot be written; says why, unless its reader just went away."""
+    # Without this the interpreter tries once more while it ends, and complains.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    if isinstance(error, BrokenPipeError):
+        return OUTPUT_CLOSED
+    report(LimitExceeded(f"The output cannot be written: {error.strerror}.", mend="Make room where it goes."))
+    return failed
 
 
 def _first_cause(raised: BaseException) -> BaseException:

@@ -5,12 +5,28 @@ import os
 import queue
 import select
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 PIECE_BYTES = 64 * 1024
+
+
+def fill_closed() -> None:
+    """Put /dev/null in place of standard streams that we were started without.
+
+    Python has ``None`` for them, and what is opened next would get their numbers: output would go into a socket.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", encoding="utf-8"))
 
 
 class BlockingThread:

@@ -39,7 +39,7 @@ def create(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a workspace and print its id."""
+    """Make a workspace and print its id. What --from leaves out, as `cp` does, is named."""
     from shadow.cli import lifecycle
 
     finish(

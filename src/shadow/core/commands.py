@@ -75,6 +75,14 @@ def shown_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(shown)
 
 
+def size_bytes(text: str) -> int:
+    """Of an argument or a variable as a process gets it. Raises: Rejected: no process can."""
+    try:
+        return len(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError as error:
+        raise Rejected(f"{text[:80]!a} cannot be given to a process: it holds half a character.") from error
+
+
 def check_spec(spec: CommandSpec) -> None:
     """Raises: Rejected: with the first thing about ``spec`` that no system could run."""
     if not spec.argv or not spec.argv[0]:
@@ -88,7 +96,7 @@ def check_spec(spec: CommandSpec) -> None:
     for text in texts:
         if "\0" in text:
             raise Rejected("A command's arguments, directory and environment cannot hold NUL characters.")
-        if len(text) > MAX_ARGUMENT_BYTES or len(text.encode("utf-8", "surrogateescape")) > MAX_ARGUMENT_BYTES:
+        if len(text) > MAX_ARGUMENT_BYTES or size_bytes(text) > MAX_ARGUMENT_BYTES:
             raise Rejected(
                 f"One argument or variable is longer than {MAX_ARGUMENT_BYTES} bytes.",
                 mend="Write it to a file or send it on stdin.",

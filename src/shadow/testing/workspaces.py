@@ -277,6 +277,7 @@ async def check_impossible_workspaces_are_rejected(manager: WorkspaceManager) ->
             "a lease of less": manager.create(WorkspaceSpec(lease_s=-5.0)),
             "a lease of no number": manager.create(WorkspaceSpec(lease_s=float("nan"))),
             "a variable with NUL": manager.create(WorkspaceSpec(env={"A": "a\0b"}, lease_s=LEASE_S)),
+            "a variable with half a character": manager.create(WorkspaceSpec(env={"A": "\ud800"}, lease_s=LEASE_S)),
             "a variable without a name": manager.create(WorkspaceSpec(env={"": "b"}, lease_s=LEASE_S)),
         },
         Rejected,

@@ -73,6 +73,8 @@ class HostSearch:
                 except TimeoutError:
                     collector.truncated = "time"
                     return collector.result(())
+                if code:
+                    target.check_there(query.path)
         if not collector.complete or _IGNORE_FILE_ERROR.search(said):
             raise _refusal(code, said)
         return collector.result(_complaints(said))
@@ -91,6 +93,8 @@ class HostSearch:
                 names, truncated = await _read_names(rg.stdout)
                 if not truncated:
                     code, said = await rg.end()
+                    if code:
+                        target.check_there(path)
                     if code not in (0, 1, 2):  # 1: no file; 2: some directory could not be read
                         raise _refusal(code, said)
         prefix = target.prefix
@@ -127,6 +131,11 @@ class _Target:
     prefix: bytes
     """What stands before the names that ripgrep gives; the whole path of a file."""
     file: int | None
+
+    def check_there(self, path: str) -> None:
+        """Raises: NotFound: the directory was removed meanwhile, so that ripgrep saw nothing of it."""
+        if not os.fstat(self.directory).st_nlink:
+            raise NotFound(f"{show_path(path)} was removed during the search.")
 
     def path_of(self, said: bytes) -> str:
         if self.file is not None:

@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 from shadow.core.errors import AlreadyExists, NotAFile, PathRefused, Rejected
 from shadow.core.files import FileStat
-from shadow.execution.host.paths import Place, WorkspacePaths, show_path
+from shadow.execution.host.paths import MAX_SWAPS, Place, WorkspacePaths, keeps_changing, show_path
 from shadow.execution.host.reading import check_regular
 from shadow.execution.host.stats import file_stat
 
@@ -78,9 +78,24 @@ class Draft:
 
     def open(self) -> None:
         """Find the place and open a file for the bytes."""
-        place = self._place = self._resolve()
-        if self._mode is None and place.found is not None:
-            self._mode = stat.S_IMODE(place.found.st_mode)
+        for _ in range(MAX_SWAPS):
+            place = self._place = self._resolve()
+            if self._mode is None and place.found is not None:
+                self._mode = stat.S_IMODE(place.found.st_mode)
+            try:
+                self._open_beside(place)
+            except OSError:
+                if os.fstat(place.parent).st_nlink:
+                    raise
+            else:
+                return
+            # The directory was removed meanwhile: some file systems say so, others that it may not be changed.
+            self._place = None
+            place.forget_parents()
+            place.close()
+        raise keeps_changing(self._path)
+
+    def _open_beside(self, place: Place) -> None:
         # A file that has a name while it is written is nobody else's business.
         first_mode = 0o666 if self._mode is None else 0o600
         if self._unnamed and os.path.isdir("/proc/self/fd"):
@@ -117,6 +132,7 @@ class Draft:
                     raise
                 # The directory was removed meanwhile, perhaps by another write that failed and cleaned up.
                 self._place.close()
+                self._place = None  # what follows may fail, and there is nothing to undo then
                 self._place = self._resolve()
                 self._put(self._place)
         self._committed = True

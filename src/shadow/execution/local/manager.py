@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from shadow.core.commands import size_bytes
 from shadow.core.egress import EgressPolicy
 from shadow.core.egress_status import EgressStatus
 from shadow.core.errors import Broken, NotFound, Rejected, ShadowError, Unavailable, Unsupported
@@ -375,6 +376,6 @@ def check_workspace_spec(spec: WorkspaceSpec) -> None:
     for name, value in spec.env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise Rejected(f"{name[:80]!r} cannot be an environment variable: its name or its value is not allowed.")
-        size += len(name) + len(value)
+        size += size_bytes(name) + size_bytes(value)
     if size > MAX_ENV_BYTES:
         raise Rejected(f"The environment is larger than {MAX_ENV_BYTES} bytes.", mend="Write it to a file instead.")
