@@ -9,10 +9,11 @@ As a library::
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import SettingsRefused
 from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, WorkspaceSpec
@@ -32,6 +33,7 @@ def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> W
         isolation or settings.isolation,
         data_dir=settings.data_dir,
         default_lease_s=settings.lease_s,
+        default_egress=EgressPolicy(rules=parse_rules(settings.egress)),
         toolchain_paths=settings.toolchain_paths,
         default_limits=default_limits(settings),
         sandbox_uids=range(uids.first, uids.last + 1) if uids else None,
@@ -77,13 +79,19 @@ async def open_workspace(
     *,
     name: str | None = None,
     env: Mapping[str, str] | None = None,
+    allow: Sequence[str] | None = None,
     isolation: Isolation | None = None,
     limits: Limits | None = None,
     settings: Settings | None = None,
 ) -> AsyncGenerator[ToolExecutor]:
-    """A workspace for the length of a block: made, kept alive, removed."""
+    """A workspace for the length of a block: made, kept alive, removed.
+
+    ``allow``: egress rules and presets, see ``shadow.core.egress``; ``None`` takes the setting. Raises: Rejected.
+    """
+    egress = None if allow is None else EgressPolicy(rules=parse_rules(allow))
     manager = make_manager(settings or load_settings(), isolation=isolation)
-    async with manager.open(WorkspaceSpec(name=name, env=env or {}, limits=limits or Limits())) as executor:
+    spec = WorkspaceSpec(name=name, env=env or {}, egress=egress, limits=limits or Limits())
+    async with manager.open(spec) as executor:
         yield executor
 
 

@@ -23,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from shadow.core.errors import SettingsRefused
+from shadow.core.egress import parse_rules
+from shadow.core.errors import Rejected, SettingsRefused
 from shadow.core.limits import parse_bytes
 from shadow.core.workspaces import Isolation, Mode
 
@@ -78,6 +79,18 @@ def _uid_range(value: object) -> object:
 
 def _path_list(value: object) -> object:
     return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+
+def _rule_texts(value: object) -> object:
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _egress_rules(texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parse_rules(texts)
+    except Rejected as error:
+        raise ValueError(error.message.removesuffix(".")) from error
+    return texts
 
 
 def _absolute(path: Path) -> Path:
@@ -228,6 +241,12 @@ class Settings(BaseModel):
         gt=0,
         description="How long a command may run that has no timeout of its own.",
         json_schema_extra={"unit": "seconds", "shown_default": "none"},
+    )
+    egress: Annotated[tuple[str, ...], BeforeValidator(_rule_texts), AfterValidator(_egress_rules)] = Field(
+        default=(),
+        description="Which hosts new sandboxes may reach unless they are made with rules of their own: egress rules and "
+        "presets, such as `pypi .example.org`; in the variable parted by blanks, in the file a list.",
+        json_schema_extra={"shown_default": "none"},
     )
     log_level: LogLevel = Field(
         default=LogLevel.WARNING,

@@ -27,6 +27,7 @@ SANDBOX = Sandbox(
     ),
     files="/data/workspaces/ws_1/files",
     state="/data/workspaces/ws_1/state",
+    egress="/data/workspaces/ws_1/door",
     command=("/root/python/bin/python", "-I"),
 )
 

@@ -15,6 +15,7 @@ from shadow.cli.references import choose
 from shadow.cli.repositories import RepositoryOptions, create_with_repository
 from shadow.cli.text import printable, size, span
 from shadow.core.commands import Command, Exited, Killed, LimitReached, Lost, Signalled, TimedOut
+from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import ShadowError
 from shadow.core.workspaces import Health, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
 from shadow.settings import load_settings
@@ -28,11 +29,16 @@ async def create(
     isolation: str | None,
     lease: str | None,
     env: Sequence[str],
+    allow: Sequence[str] | None,
     limits: Mapping[str, str | None],
     as_json: bool,
 ) -> int:
     spec = WorkspaceSpec(
-        name=name, lease_s=seconds(lease, option="--lease"), env=variables(env), limits=limits_of(limits)
+        name=name,
+        lease_s=seconds(lease, option="--lease"),
+        env=variables(env),
+        egress=None if allow is None else EgressPolicy(rules=parse_rules(allow)),
+        limits=limits_of(limits),
     )
     if source is not None and repository is not None:
         raise WrongUsage("--from and --repo both fill the workspace.", mend="Give one of them.")
@@ -74,7 +80,7 @@ async def list_all(*, as_json: bool) -> int:
         (s.id, s.name or "", s.state.value, s.isolation.value, span(now - s.created_at) + " ago", _lease(s, now))
         for s in statuses
     ]
-    _print_table(("ID", "NAME", "STATE", "ISOLATION", "MADE", "LEASE"), rows)
+    print_table(("ID", "NAME", "STATE", "ISOLATION", "MADE", "LEASE"), rows)
     for status in statuses:
         if status.error:
             say(f"{status.id}: {status.error}", style="yellow")
@@ -144,7 +150,7 @@ def _print_workspace(status: WorkspaceStatus, health: Health | None, commands: S
     if commands:
         print()
         rows = [(c.id, _state(c), span(now - c.started_at) + " ago", " ".join(c.argv)[:200]) for c in commands[-20:]]
-        _print_table(("COMMAND", "STATE", "STARTED", "ARGV"), rows)
+        print_table(("COMMAND", "STATE", "STARTED", "ARGV"), rows)
 
 
 def _state(command: Command) -> str:
@@ -202,7 +208,7 @@ async def remove(references: Sequence[str], *, every: bool, ask: bool, as_json: 
     return code
 
 
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

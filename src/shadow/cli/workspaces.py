@@ -41,6 +41,12 @@ def create(
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for every command; repeatable.")
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE", help="A host that it may reach, or a preset such as pypi; repeatable. See `egress`."
+        ),
+    ] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of its commands: 512m, 4g.")] = None,
     processes: Annotated[str | None, typer.Option(metavar="N", help="Processes and threads of its commands.")] = None,
     cpus: Annotated[str | None, typer.Option(metavar="N", help="CPUs, also parts: 0.5, 2.")] = None,
@@ -77,6 +83,7 @@ def create(
             isolation=isolation,
             lease=lease,
             env=env or (),
+            allow=allow,
             limits=limits,
             as_json=as_json,
         ),
@@ -153,6 +160,27 @@ def renew(
     from shadow.cli import lifecycle
 
     finish(lambda: lifecycle.renew(reference, lease=lease, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def egress(
+    reference: Reference,
+    allow: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Allow this too; repeatable.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Allow this no more; repeatable.")] = None,
+    nothing: Annotated[bool, typer.Option("--nothing", help="Remove every rule first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which hosts a workspace may reach and what it reached, or change it; a change applies at once.
+
+    A RULE is [private:]HOST[:PORT,…][=METHOD,…] or a preset: example.org, .example.org (and all below), *.example.org (only
+    below), 10.0.0.0/8:443, private:git.corp.example (also where it resolves to private addresses). Ports are 443 and 80.
+    """
+    from shadow.cli import egress
+
+    finish(
+        lambda: egress.egress(reference, allow=allow or (), remove=remove or (), nothing=nothing, as_json=as_json),
+        as_json=as_json,
+    )
 
 
 @app.command()

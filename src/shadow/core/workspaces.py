@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from shadow.core.egress import EgressPolicy
 from shadow.core.ids import WorkspaceId
 from shadow.core.limits import Limits
 from shadow.core.repositories import Checkout
@@ -48,6 +49,8 @@ class WorkspaceSpec:
     """What the workspace is about to be filled with: kept with it, for whoever delivers its work."""
     limits: Limits = field(default_factory=Limits)
     """What it says nothing of takes the setting."""
+    egress: EgressPolicy | None = None
+    """Which hosts it may reach; ``None`` takes the setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,9 @@ class Capabilities:
     survives_sidecar: bool
     """Commands live on while the sidecar restarts."""
     network: bool
-    """Whether commands reach a network."""
+    """Whether commands reach a network without asking anybody."""
+    egress: bool = False
+    """Whether a policy says which hosts commands reach, through a proxy that their environment names."""
     kills_trees: bool = True
     """Ending a command ends every process that it left, also those that left its session."""
     outlives_starter: bool = False

@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from shadow.core.commands import Command, CommandResult, CommandSpec, Gap, Output
+from shadow.core.egress import EgressPolicy
+from shadow.core.egress_status import EgressStatus
 from shadow.core.files import (
     DEFAULT_LISTING_LIMIT,
     DEFAULT_READ_LIMIT_BYTES,
@@ -376,6 +378,17 @@ class WorkspaceManager(ABC):
 
     @abstractmethod
     async def renew(self, workspace_id: WorkspaceId, *, lease_s: float) -> None: ...
+
+    @abstractmethod
+    async def set_egress(self, workspace_id: WorkspaceId, policy: EgressPolicy) -> None:
+        """From its return on ``policy`` holds, also in a living workspace: connections that it does not allow have ended.
+
+        Raises: NotFound, Unsupported.
+        """
+
+    @abstractmethod
+    async def egress(self, workspace_id: WorkspaceId) -> EgressStatus:
+        """The policy, what was counted over the workspace's life, and the newest events. Raises: NotFound, Unsupported."""
 
     @abstractmethod
     async def destroy(self, workspace_id: WorkspaceId) -> None:

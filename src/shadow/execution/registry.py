@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from shadow.core.egress import EgressPolicy
 from shadow.core.errors import Unsupported
 from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, Mode
@@ -26,6 +27,7 @@ def make_manager(
     *,
     data_dir: Path,
     default_lease_s: float,
+    default_egress: EgressPolicy | None = None,
     toolchain_paths: Sequence[Path] = (),
     sandbox_uids: range | None = None,
     default_limits: Limits | None = None,
@@ -42,6 +44,7 @@ def make_manager(
                 data_dir=data_dir,
                 isolation=isolation,
                 default_lease_s=default_lease_s,
+                default_egress=default_egress,
                 toolchain_paths=toolchain_paths,
                 sandbox_uids=sandbox_uids,
                 default_limits=default_limits,

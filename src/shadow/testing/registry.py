@@ -10,6 +10,7 @@ from shadow.testing import (
     capabilities,
     commands,
     directories,
+    egress,
     endings,
     files,
     git,
@@ -49,7 +50,7 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     git_safety,
     capabilities,
 )
-MANAGER_MODULES: tuple[ModuleType, ...] = (workspaces, limits)
+MANAGER_MODULES: tuple[ModuleType, ...] = (workspaces, egress, limits)
 PREFIX = "check_"
 
 

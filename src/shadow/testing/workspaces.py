@@ -17,7 +17,8 @@ UNKNOWN = WorkspaceId("ws_nobodymadethis")
 
 
 @asynccontextmanager
-async def _made(manager: WorkspaceManager, **spec: object) -> AsyncGenerator[WorkspaceStatus, None]:
+async def a_workspace(manager: WorkspaceManager, **spec: object) -> AsyncGenerator[WorkspaceStatus, None]:
+    """A workspace for the length of a block."""
     status = await manager.create(WorkspaceSpec(**{"lease_s": LEASE_S, **spec}))  # type: ignore[arg-type]
     try:
         yield status
@@ -35,7 +36,7 @@ async def _ids(manager: WorkspaceManager) -> list[WorkspaceId]:
 
 async def check_a_workspace_is_made_and_destroyed(manager: WorkspaceManager) -> None:
     """A workspace is ready when it was made, is listed, and is gone when it was destroyed."""
-    async with _made(manager, name="a name") as made:
+    async with a_workspace(manager, name="a name") as made:
         expect(is_id(made.id), f"{made.id!r} is no id.")
         expect_equal((made.state, made.name), (WorkspaceState.READY, "a name"), "state and name")
         expect_equal(made.isolation, manager.capabilities.isolation, "the isolation")
@@ -49,7 +50,7 @@ async def check_a_workspace_is_made_and_destroyed(manager: WorkspaceManager) -> 
 
 async def check_destroying_may_be_repeated(manager: WorkspaceManager) -> None:
     """Destroying what is gone, or never was, does nothing."""
-    async with _made(manager) as made:
+    async with a_workspace(manager) as made:
         await manager.destroy(made.id)
         await manager.destroy(made.id)
     await manager.destroy(UNKNOWN)
@@ -72,7 +73,7 @@ async def check_unknown_workspaces_are_not_found(manager: WorkspaceManager) -> N
 
 async def check_an_executor_is_attached(manager: WorkspaceManager) -> None:
     """An attached executor claims what its manager claims, and works."""
-    async with _made(manager) as made, await manager.attach(made.id) as executor:
+    async with a_workspace(manager) as made, await manager.attach(made.id) as executor:
         expect_equal(executor.capabilities, manager.capabilities, "the capabilities")
         result = await executor.run(CommandSpec(argv=("echo", "hello")), wait_s=DEADLINE_S)
         expect_equal((result.exit_code, result.stdout), (0, b"hello\n"), "a command")
@@ -97,7 +98,7 @@ async def check_workspaces_are_apart(manager: WorkspaceManager) -> None:
 
 async def check_work_outlives_its_executor(manager: WorkspaceManager) -> None:
     """Closing an executor leaves files and commands; the next one finds them."""
-    async with _made(manager) as made:
+    async with a_workspace(manager) as made:
         async with await manager.attach(made.id) as first:
             await first.write_file("file", b"kept")
             spec = CommandSpec(argv=shell("echo before; read; echo after"), stdin=StdinMode.OPEN)
@@ -114,7 +115,11 @@ async def check_work_outlives_its_executor(manager: WorkspaceManager) -> None:
 
 async def check_two_executors_share_a_workspace(manager: WorkspaceManager) -> None:
     """Two executors of one workspace see the same, and neither fences off the other."""
-    async with _made(manager) as made, await manager.attach(made.id) as one, await manager.attach(made.id) as other:
+    async with (
+        a_workspace(manager) as made,
+        await manager.attach(made.id) as one,
+        await manager.attach(made.id) as other,
+    ):
         await one.write_file("file", b"one")
         await other.search_replace("file", old="one", new="two")
         expect_equal((await one.read_file("file")).content, b"two", "the file")
@@ -124,7 +129,7 @@ async def check_two_executors_share_a_workspace(manager: WorkspaceManager) -> No
 
 async def check_taking_over_fences_off(manager: WorkspaceManager) -> None:
     """Who takes over raises the epoch: executors from before are refused, later ones are not."""
-    async with _made(manager) as made, await manager.attach(made.id) as old:
+    async with a_workspace(manager) as made, await manager.attach(made.id) as old:
         await old.write_file("file", b"old")
         async with await manager.attach(made.id, take_over=True) as new:
             expect(new.epoch > old.epoch, f"The epoch went from {old.epoch} to {new.epoch}.")
@@ -156,7 +161,7 @@ async def check_variables_reach_every_command(manager: WorkspaceManager) -> None
 
 async def check_the_size_is_measured(manager: WorkspaceManager) -> None:
     """The size of the files is told when it is asked for."""
-    async with _made(manager) as made, await manager.attach(made.id) as executor:
+    async with a_workspace(manager) as made, await manager.attach(made.id) as executor:
         await executor.write_file("sub/file", secrets.token_bytes(500_000))
         size = (await manager.status(made.id, measure=True)).size_bytes
         expect(size is not None and 500_000 <= size <= 1_000_000, f"500000 bytes are measured as {size}.")
@@ -164,7 +169,7 @@ async def check_the_size_is_measured(manager: WorkspaceManager) -> None:
 
 async def check_a_lease_is_renewed(manager: WorkspaceManager) -> None:
     """Renewing moves the end of the lease; a lease of no time is Rejected."""
-    async with _made(manager) as made:
+    async with a_workspace(manager) as made:
         before = (await manager.status(made.id)).lease_expires_at
         await manager.renew(made.id, lease_s=LEASE_S * 10)
         after = (await manager.status(made.id)).lease_expires_at
@@ -179,7 +184,7 @@ async def check_a_lease_is_renewed(manager: WorkspaceManager) -> None:
 
 async def check_the_living_are_no_orphans(manager: WorkspaceManager) -> None:
     """A living workspace is no orphan, and reaping does nothing to it."""
-    async with _made(manager) as made, await manager.attach(made.id) as executor:
+    async with a_workspace(manager) as made, await manager.attach(made.id) as executor:
         await executor.write_file("file", b"kept")
         expect(made.id not in await manager.list_orphans(), "A living workspace is called an orphan.")
         expect(made.id not in await manager.reap(), "A living workspace was reaped.")
@@ -230,7 +235,7 @@ async def check_open_destroys_at_the_end(manager: WorkspaceManager) -> None:
 
 async def check_a_destroyed_workspace_answers_nobody(manager: WorkspaceManager) -> None:
     """Calls to a workspace that was destroyed end with a typed error, also those that were waiting."""
-    async with _made(manager) as made, await manager.attach(made.id) as executor:
+    async with a_workspace(manager) as made, await manager.attach(made.id) as executor:
         command = await executor.start(CommandSpec(argv=("sleep", "1000")))
         waiting = asyncio.ensure_future(executor.wait(command.id))
         await executor.get_command(command.id)

@@ -74,7 +74,8 @@ class CommandTable:
             end=self._reached_limit,
         )
         self._unswept = 0
-        self.sidecar_pid: int | None = None
+        self.helpers: set[int] = set()
+        """Pids of children that are nobody's commands: the sidecar, the relay."""
         self._restore()
         loop.call_later(0.0, self._pool.keep_spare)
 
@@ -166,8 +167,8 @@ class CommandTable:
 
     # Child processes
 
-    def reap(self) -> bool:
-        """Collect dead children, go on with stopped ones; ``True`` where the sidecar was among the dead."""
+    def reap(self) -> set[int]:
+        """Collect dead children, go on with stopped ones; returns the helpers that were among the dead."""
         dead: list[tuple[int, int]] = []
         with suppress(ChildProcessError):
             while True:
@@ -176,7 +177,7 @@ class CommandTable:
                     break
                 if not os.WIFSTOPPED(status):
                     dead.append((pid, status))
-                elif pid in self._pool or pid == self.sidecar_pid:
+                elif pid in self._pool or pid in self.helpers:
                     # A command may stop every process that it sees; ours must go on to answer.
                     send_signal(pid, signal.SIGCONT)
         for pid in [pid for pid, _ in dead if pid in self._pool]:
@@ -186,10 +187,9 @@ class CommandTable:
                 self._exited(self._orphaned.pop(pid), status)
         if self._strays:
             self._kill_strays()
-        sidecar_died = any(pid == self.sidecar_pid for pid, _ in dead)
-        if sidecar_died:
-            self.sidecar_pid = None
-        return sidecar_died
+        dead_helpers = self.helpers & {pid for pid, _ in dead}
+        self.helpers -= dead_helpers
+        return dead_helpers
 
     def kill_everything(self) -> bool:
         """``True`` when nothing is left; to be called until then."""
@@ -464,7 +464,7 @@ class CommandTable:
 
     def _kill_strays(self) -> None:
         """Kill children that came to us because their subreaper was killed: killed means gone, for them too."""
-        strays = [pid for pid in children(os.getpid()) if pid not in self._pool and pid != self.sidecar_pid]
+        strays = [pid for pid in children(os.getpid()) if pid not in self._pool and pid not in self.helpers]
         for pid in strays:
             send_signal(pid, signal.SIGKILL)
         # Each death may bring us the next generation; the signal of that death brings us here again.

@@ -43,6 +43,10 @@ class HolderConfig:
     """A file of such a group that counts what the kernel killed for want of memory."""
     sidecar_argv: tuple[str, ...] | None = None
     """``None``: no sidecar (in-process use)."""
+    egress_port: int | None = None
+    """Where programs find the egress proxy, on the loopback of the workspace; ``None``: nowhere."""
+    egress_socket: str = ""
+    """Where the proxy itself listens, as the inside sees it. It may be absent, and may come and go."""
     sidecar_env: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def to_json(self) -> bytes:

@@ -20,6 +20,7 @@ from shadow.execution.holder.connection import Connection
 from shadow.execution.holder.journal import Journal, Record
 from shadow.execution.holder.kernel import PR_SET_CHILD_SUBREAPER, hide_from_neighbours, prctl, send_signal
 from shadow.execution.holder.loop import Loop, Timer
+from shadow.execution.holder.relays import RelaySupervisor
 from shadow.execution.holder.sidecars import SidecarSupervisor
 from shadow.version import __version__
 
@@ -39,6 +40,8 @@ class Holder:
         self._journal = Journal(os.path.join(config.state_dir, "journal.jsonl"), epoch=config.epoch)
         self._commands = CommandTable(self._loop, self._journal, config)
         self._sidecars = SidecarSupervisor(self._loop, config, on_connected=self._connect)
+        self._sidecar_pid: int | None = None
+        self._relays = RelaySupervisor(self._loop, config, on_started=self._commands.helpers.add)
         self._connections = 0
         self._started_at = self._loop.time()
         self._lease: Timer | None = None
@@ -208,11 +211,18 @@ class Holder:
 
     def _start_sidecar(self) -> None:
         if self._shutting_down is None:
-            self._commands.sidecar_pid = self._sidecars.start()
+            self._sidecar_pid = self._sidecars.start()
+            self._commands.helpers.add(self._sidecar_pid)
 
     def _reap(self) -> None:
-        if self._commands.reap() and self._shutting_down is None:
+        dead = self._commands.reap()
+        if self._shutting_down is not None:
+            return
+        if self._sidecar_pid in dead:
+            self._sidecar_pid = None
             self._loop.call_later(self._sidecars.died(), self._start_sidecar)
+        if self._relays.pid in dead:
+            self._relays.died()
 
     def _after_events(self) -> None:
         self._commands.after_events()
@@ -221,8 +231,8 @@ class Holder:
         """End everything, then ourselves; as PID 1 the kernel ends what is left with us."""
         if self._shutting_down is None:
             self._shutting_down = self._loop.time() + SHUTDOWN_LIMIT_S
-            if self._commands.sidecar_pid is not None:
-                send_signal(self._commands.sidecar_pid, signal.SIGKILL)
+            for pid in self._commands.helpers:
+                send_signal(pid, signal.SIGKILL)
         if os.getpid() == 1 or self._commands.kill_everything() or self._loop.time() > self._shutting_down:
             self._loop.stop()
         else:

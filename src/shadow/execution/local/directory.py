@@ -1,8 +1,11 @@
 """Where local workspaces lie: ``DATA_DIR/workspaces/ID/`` and what is in there.
 
     manifest.json   what every process has to know       holder.json   which process is the first one inside
+    proxy.json      which one is the egress proxy
     lock            byte 0: somebody lives in here       sidecar.sock  bound outside, never visible inside
     files/          the checkout                         state/        journal and byte logs
+    egress/         of the egress proxy: its events, counters and identity, and the socket for the control plane
+    door/           where it listens: all that the inside sees of it
     home/, tmp/     only without a sandbox, which has its own in memory
 
 A directory appears under its name with its manifest, and disappears from it before anything in it is taken down: names that
@@ -18,16 +21,18 @@ from pathlib import Path
 from shadow.core.errors import Broken, Denied, NotFound
 from shadow.core.ids import WorkspaceId, is_id
 from shadow.execution.local.failures import typed_failures
-from shadow.execution.local.manifest import HOLDER, MANIFEST, Manifest, read_manifest, write_manifest
+from shadow.execution.local.manifest import HOLDER, MANIFEST, PROXY, Manifest, read_manifest, write_manifest
 from shadow.execution.local.uids import removed_name
 from shadow.storage.locks import held, is_locked, lock, open_lock
 
 FILES, STATE, HOME, TEMPORARY = "files", "state", "home", "tmp"
+EGRESS, DOOR = "egress", "door"
 SOCKET = "sidecar.sock"
 LOCK = "lock"
-ALIVE, CHANGES, REMOVING = 0, 1, 2
-"""Bytes of the lock: kept by the holder for as long as it lives; by who changes the manifest; by who takes the directory down."""
-REMOVED_LAST = (HOLDER, MANIFEST, LOCK)
+ALIVE, CHANGES, REMOVING, PROXYING = 0, 1, 2, 3
+"""Bytes of the lock: kept by the holder for as long as it lives; by who changes the manifest; by who takes the directory down;
+by the egress proxy for as long as it lives."""
+REMOVED_LAST = (HOLDER, PROXY, MANIFEST, LOCK)
 _NEW = ".new-"
 _REMOVED = ".removed-"
 
@@ -168,7 +173,7 @@ class Workspaces:
         new.mkdir(mode=0o700)
         try:
             for name in directories:
-                (new / name).mkdir(mode=0o755 if name == FILES else 0o700)
+                (new / name).mkdir(mode=0o755 if name in (FILES, DOOR) else 0o700)
             fd = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.close(open_lock(LOCK, directory_fd=fd))

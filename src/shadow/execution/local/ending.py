@@ -9,10 +9,18 @@ from signal import SIGKILL, SIGTERM
 from shadow.core.errors import Broken, NotFound, Unavailable
 from shadow.core.ids import WorkspaceId
 from shadow.execution.local.cgroups import remove_groups
-from shadow.execution.local.directory import ALIVE, LOCK, REMOVED_LAST, REMOVING, WorkspaceDirectory, Workspaces
+from shadow.execution.local.directory import (
+    ALIVE,
+    LOCK,
+    PROXYING,
+    REMOVED_LAST,
+    REMOVING,
+    WorkspaceDirectory,
+    Workspaces,
+)
 from shadow.execution.local.failures import typed_failures
 from shadow.execution.local.launcher import LOCK_FD
-from shadow.execution.local.manifest import read_holder
+from shadow.execution.local.manifest import PROXY, read_holder
 from shadow.execution.local.process import ProcessHandle, first_processes_with, is_alive, is_first_of_namespace
 from shadow.execution.local.removal import remove_tree
 from shadow.execution.local.uids import UidLeases
@@ -56,7 +64,7 @@ def remove_directory(path: Path) -> None:
 
 
 async def _end_processes(directory: WorkspaceDirectory, lock_fd: int) -> None:
-    """Until the ALIVE lock is ours: then nobody lives in it, and nobody can start."""
+    """Until the ALIVE and PROXYING locks are ours: then nobody lives in it, and nobody can start."""
     try:
         async with asyncio.timeout(_KILL_S + GRACE_S):
             while True:
@@ -66,7 +74,12 @@ async def _end_processes(directory: WorkspaceDirectory, lock_fd: int) -> None:
                 if handle is not None:
                     with handle:
                         await _end(handle, gently=not is_first_of_namespace(handle.pid))
-                if try_lock(lock_fd, ALIVE):
+                proxy = read_holder(directory.fd, name=PROXY)
+                handle = None if proxy is None else ProcessHandle.open(proxy)
+                if handle is not None:  # it would end with the holder, by itself
+                    with handle:
+                        await _end(handle, gently=False)
+                if try_lock(lock_fd, ALIVE) and try_lock(lock_fd, PROXYING):
                     return
                 if holder is None:
                     _kill_half_started(directory)

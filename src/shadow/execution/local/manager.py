@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from shadow.core.commands import size_bytes
+from shadow.core.egress import EgressPolicy
+from shadow.core.egress_status import EgressStatus
 from shadow.core.errors import Broken, NotFound, Rejected, ShadowError, Unavailable, Unsupported
 from shadow.core.ids import WorkspaceId, is_id, make_id
 from shadow.core.limits import Limits, check_limits
 from shadow.core.workspaces import Capabilities, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
 from shadow.execution.holder.measuring import measure_tree
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
+from shadow.execution.local import egress
 from shadow.execution.local.directory import ALIVE, FILES, REMOVING, WorkspaceDirectory, Workspaces
 from shadow.execution.local.ending import end_and_remove, remove_directory
 from shadow.execution.local.failures import typed_failures
@@ -44,6 +47,7 @@ class LocalWorkspaceManager(WorkspaceManager):
         data_dir: Path,
         isolation: Isolation,
         default_lease_s: float,
+        default_egress: EgressPolicy | None = None,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         toolchain_paths: Sequence[Path] = (),
@@ -53,7 +57,8 @@ class LocalWorkspaceManager(WorkspaceManager):
         bwraps: Sequence[Bwrap] | None = None,
         default_limits: Limits | None = None,
     ) -> None:
-        """``clock``: seconds since 1970. ``sandbox_uids``: as root, what sandboxes run under; ``None``: a range that is free.
+        """``clock``: seconds since 1970. ``default_egress``: for sandboxes whose spec has none; ``None``: nothing is allowed.
+        ``sandbox_uids``: as root, what sandboxes run under; ``None``: a range that is free.
         ``default_limits``: for what a spec leaves open; ``None``: no limits.
         ``bwraps``: bubblewraps to try, in this order; ``None``: those that this host has.
 
@@ -69,6 +74,7 @@ class LocalWorkspaceManager(WorkspaceManager):
         self._isolation = isolation
         self._default_lease_s = default_lease_s
         self._default_limits = default_limits or Limits()
+        self._default_egress = default_egress or EgressPolicy()
         self._clock = clock
         self._entropy = entropy
         self._workspaces = Workspaces(data_dir)
@@ -84,6 +90,8 @@ class LocalWorkspaceManager(WorkspaceManager):
         lease_s = self._default_lease_s if spec.lease_s is None else spec.lease_s
         check_lease(lease_s)
         check_workspace_spec(spec)
+        if spec.egress is not None:
+            self._check_egress(self._isolation)
         self._starter.check(self._isolation)
         self._workspaces.prepare()
         await self._reap_quietly()
@@ -93,6 +101,7 @@ class LocalWorkspaceManager(WorkspaceManager):
                 self._workspaces.make(manifest, directories=directories(self._isolation))
             with self._workspaces.open(manifest.id) as directory:
                 await self._make_sure_it_runs(directory)
+                await egress.make_sure(directory)
                 return self._status(directory)
         except BaseException:
             await asyncio.shield(self._clean_up(manifest.id))
@@ -109,6 +118,9 @@ class LocalWorkspaceManager(WorkspaceManager):
         starter = identify(os.getpid())
         assert starter is not None
         now = self._clock()
+        policy = spec.egress or self._default_egress
+        if not self.capabilities.egress:
+            policy = EgressPolicy()
         return Manifest(
             id=WorkspaceId(make_id("ws", entropy=self._entropy(16))),
             name=spec.name,
@@ -121,6 +133,8 @@ class LocalWorkspaceManager(WorkspaceManager):
             env=spec.env,
             checkout=spec.checkout,
             limits=spec.limits.over(self._default_limits),
+            egress=policy,
+            egress_revision=1 if policy.rules else 0,
         )
 
     async def _make_sure_it_runs(self, directory: WorkspaceDirectory) -> None:
@@ -165,6 +179,7 @@ class LocalWorkspaceManager(WorkspaceManager):
     async def attach(self, workspace_id: WorkspaceId, *, take_over: bool = False) -> ToolExecutor:
         with self._workspaces.open(workspace_id) as directory:
             await self._make_sure_it_runs(directory)
+            await egress.make_sure(directory)
             manifest = directory.manifest()
             if not take_over:
                 return connect(directory, manifest, _capabilities(manifest.isolation))
@@ -189,6 +204,26 @@ class LocalWorkspaceManager(WorkspaceManager):
             if self._runs(directory, manifest):
                 async with connect(directory, manifest, _capabilities(manifest.isolation)) as executor:
                     await executor.renew_lease(lease_s)
+                await egress.make_sure(directory)
+
+    async def set_egress(self, workspace_id: WorkspaceId, policy: EgressPolicy) -> None:
+        with self._workspaces.open(workspace_id) as directory:
+            self._check_egress(directory.manifest().isolation)
+            await directory.change(lambda m: replace(m, egress=policy, egress_revision=m.egress_revision + 1))
+            await egress.make_sure(directory)
+
+    async def egress(self, workspace_id: WorkspaceId) -> EgressStatus:
+        with self._workspaces.open(workspace_id) as directory:
+            self._check_egress(directory.manifest().isolation)
+            return await egress.read_status(directory)
+
+    def _check_egress(self, isolation: Isolation) -> None:
+        if not _capabilities(isolation).egress:
+            raise Unsupported(
+                f"Egress of workspaces with isolation {isolation.value!r} is not limited: they have the host's network.",
+                mend="Use isolation 'sandbox'.",
+                details={"capability": "egress"},
+            )
 
     @asynccontextmanager
     async def open(self, spec: WorkspaceSpec) -> AsyncGenerator[ToolExecutor]:
@@ -333,6 +368,7 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         outlives_starter=True,
         git=True,
         limits=True,
+        egress=isolation is Isolation.SANDBOX,
     )
 
 

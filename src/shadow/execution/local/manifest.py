@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import cast
 
-from shadow.core.errors import Broken, NotFound
+from shadow.core.egress import EgressPolicy
+from shadow.core.egress_status import policy_from_json, policy_to_json
+from shadow.core.errors import Broken, NotFound, Rejected
 from shadow.core.ids import WorkspaceId, is_id
 from shadow.core.limits import Limits, limits_from
 from shadow.core.repositories import Checkout
@@ -18,6 +20,7 @@ from shadow.execution.local.process import ProcessIdentity
 
 MANIFEST = "manifest.json"
 HOLDER = "holder.json"
+PROXY = "proxy.json"
 _MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -45,12 +48,16 @@ class Manifest:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     checkout: Checkout | None = None
     limits: Limits = field(default_factory=Limits)
+    egress: EgressPolicy = field(default_factory=EgressPolicy)
+    egress_revision: int = 0
+    """Counts the changes of ``egress``: a proxy takes no older one. 0: there never was a rule, and no proxy."""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
     values = {f.name: getattr(manifest, f.name) for f in fields(manifest)}
     values["env"] = dict(manifest.env)
     values["limits"] = asdict(manifest.limits)
+    values["egress"] = policy_to_json(manifest.egress)
     values["starter"] = asdict(manifest.starter)
     values["checkout"] = None if manifest.checkout is None else asdict(manifest.checkout)
     return json.dumps(values, indent=1).encode()
@@ -63,7 +70,7 @@ def decode_manifest(data: bytes) -> Manifest:
         if not isinstance(values, dict):
             values = {}
         return _checked(cast("dict[str, object]", values))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, Rejected) as error:
         raise Broken(
             f"The workspace's manifest is damaged: {error}.", mend="Destroy the workspace; its files are in 'files'."
         ) from error
@@ -99,6 +106,8 @@ def _checked(values: dict[str, object]) -> Manifest:
         uid=_integer(values, "uid"),
         tcp_port=_integer(values, "tcp_port"),
         env=cast("dict[str, str]", env),
+        egress=policy_from_json(values["egress"]) if "egress" in values else EgressPolicy(),
+        egress_revision=_integer(values, "egress_revision") or 0,
         limits=limits_from(cast("dict[str, object]", limits)),
         checkout=_checkout(values.get("checkout")),
     )
@@ -173,20 +182,22 @@ def write_manifest(directory_fd: int, manifest: Manifest) -> None:
     _write(directory_fd, MANIFEST, encode_manifest(manifest), durable=True)
 
 
-def read_holder(directory_fd: int) -> ProcessIdentity | None:
-    """The first process of the workspace as the host sees it. Apart from the manifest, so that damage to one spares the other.
+def read_holder(directory_fd: int, *, name: str = HOLDER) -> ProcessIdentity | None:
+    """The first process of the workspace, or with ``PROXY`` its egress proxy, as the host sees it.
+
+    Apart from the manifest, so that damage to one spares the other.
 
     ``None`` where none was started, or the record is damaged.
     """
     try:
-        data = _read(directory_fd, HOLDER)
+        data = _read(directory_fd, name)
         return None if data is None else decode_identity(json.loads(data))
     except (Broken, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
-def write_holder(directory_fd: int, holder: ProcessIdentity) -> None:
-    _write(directory_fd, HOLDER, json.dumps(asdict(holder)).encode(), durable=False)  # means nothing after a crash
+def write_holder(directory_fd: int, holder: ProcessIdentity, *, name: str = HOLDER) -> None:
+    _write(directory_fd, name, json.dumps(asdict(holder)).encode(), durable=False)  # means nothing after a crash
 
 
 def _read(directory_fd: int, name: str) -> bytes | None:

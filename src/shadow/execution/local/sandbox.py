@@ -9,6 +9,10 @@ from shadow.execution.local.launcher import DATA_FD, STATUS_FD
 
 WORKSPACE = "/workspace"
 STATE = "/run/shadow"
+EGRESS = "/run/egress"
+EGRESS_SOCKET = "proxy.sock"
+EGRESS_PORT = 3128
+"""On the sandbox's own loopback, where the relay to the egress proxy is found."""
 HOME = "/home/agent"
 HOSTNAME = "shadow"
 USER_ID = 1000
@@ -46,11 +50,11 @@ SYNTHETIC_FILES: Mapping[str, str] = {
         "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n"
         "protocols: files\nservices: files\nethers: files\nrpc: files\n"
     ),
-    "/etc/resolv.conf": "# This workspace has no network.\n",
+    "/etc/resolv.conf": "# No names are resolved in here: the egress proxy does it, for hosts that the policy allows.\n",
 }
 
-_PRIVATE = ("/tmp", "/var/tmp", "/dev", "/proc", "/run", "/etc", HOME, WORKSPACE, STATE)
-_NOTHING_BELOW = ("/dev", "/proc", WORKSPACE, STATE)
+_PRIVATE = ("/tmp", "/var/tmp", "/dev", "/proc", "/run", "/etc", HOME, WORKSPACE, STATE, EGRESS)
+_NOTHING_BELOW = ("/dev", "/proc", WORKSPACE, STATE, EGRESS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,9 @@ class Sandbox:
     """The checkout on the host: ``/workspace`` inside, writable."""
     state: str
     """Journal and byte logs on the host: ``/run/shadow`` inside, writable."""
+    egress: str
+    """The directory on the host where the egress proxy has its socket: ``/run/egress`` inside, read-only. The directory, since
+    a socket that is bound on its own refuses once another took its place."""
     command: Sequence[str]
     """The first process, pid 1 inside."""
     memory_bytes: int | None = None
@@ -122,7 +129,7 @@ def outermost(paths: Sequence[str], *, system: Mapping[str, str | None]) -> tupl
 
 def staged_sources(sandbox: Sandbox) -> tuple[str, ...]:
     """Paths that a dropped uid may be unable to reach: the launcher mounts them where it can."""
-    return (sandbox.bwrap.directory, sandbox.files, sandbox.state, *sandbox.host.read_only)
+    return (sandbox.bwrap.directory, sandbox.files, sandbox.state, sandbox.egress, *sandbox.host.read_only)
 
 
 def sandbox_data(seccomp: bytes) -> tuple[bytes, ...]:
@@ -171,6 +178,7 @@ def bwrap_argv(sandbox: Sandbox, *, stage_dir: str | None) -> tuple[str, ...]:
     for path, target in host.links.items():
         argv += ("--symlink", target, path)
     argv += ("--bind", places[sandbox.state], STATE, "--bind", places[sandbox.files], WORKSPACE)
+    argv += ("--ro-bind", places[sandbox.egress], EGRESS)
     argv += ("--remount-ro", "/", "--chdir", "/", "--", *sandbox.command)
     return tuple(argv)
 
@@ -189,4 +197,19 @@ def base_env(*, home: str, temporary: str, tool_directories: Sequence[str], last
         "SHELL": "/bin/bash",
         "TMPDIR": temporary,
         "USER": "agent",
+    }
+
+
+def proxy_env() -> dict[str, str]:
+    """What programs need to find the egress proxy, or else a clear refusal. Names of both cases: each has its readers."""
+    proxy = f"http://127.0.0.1:{EGRESS_PORT}"
+    local = "localhost,127.0.0.1,::1"
+    env: dict[str, str] = {}
+    for name, value in {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "ALL_PROXY": proxy, "NO_PROXY": local}.items():
+        env |= {name: value, name.lower(): value}
+    return env | {
+        "NODE_USE_ENV_PROXY": "1",
+        # They ask hosts of their own beside those that they were asked to use.
+        "NPM_CONFIG_UPDATE_NOTIFIER": "false",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }

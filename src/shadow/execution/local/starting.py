@@ -19,12 +19,15 @@ from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_ar
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.local import launcher
 from shadow.execution.local.cgroups import Cgroups, Mechanism, find_cgroups, groups, make_groups, settings
-from shadow.execution.local.directory import FILES, HOME, SOCKET, STATE, TEMPORARY, WorkspaceDirectory
+from shadow.execution.local.directory import DOOR, EGRESS, FILES, HOME, SOCKET, STATE, TEMPORARY, WorkspaceDirectory
 from shadow.execution.local.failures import host_limits, launch_failure, typed_failures
 from shadow.execution.local.host_facts import find_bwraps, read_host, stage_directory, tool_directories
 from shadow.execution.local.launch import GroupPlan, Launched, LaunchPlan, launch
 from shadow.execution.local.manifest import Manifest, write_holder
+from shadow.execution.local.sandbox import EGRESS as SANDBOX_EGRESS
 from shadow.execution.local.sandbox import (
+    EGRESS_PORT,
+    EGRESS_SOCKET,
     FILES_IN_MEMORY,
     WORKSPACE,
     Bwrap,
@@ -32,6 +35,7 @@ from shadow.execution.local.sandbox import (
     Sandbox,
     base_env,
     bwrap_argv,
+    proxy_env,
     sandbox_data,
     staged_sources,
 )
@@ -46,7 +50,7 @@ _BACKLOG = 512
 
 def directories(isolation: Isolation) -> Sequence[str]:
     """What a workspace's directory holds from the beginning."""
-    return (FILES, STATE) if isolation is Isolation.SANDBOX else (FILES, STATE, HOME, TEMPORARY)
+    return (FILES, STATE, EGRESS, DOOR) if isolation is Isolation.SANDBOX else (FILES, STATE, HOME, TEMPORARY)
 
 
 def connect(directory: WorkspaceDirectory, manifest: Manifest, capabilities: Capabilities) -> ToolExecutor:
@@ -152,6 +156,7 @@ class Starter:
             host=self._host,
             files=str(directory.path / FILES),
             state=str(directory.path / STATE),
+            egress=str(directory.path / DOOR),
             command=argv,
             memory_bytes=limits.memory_bytes,
         )
@@ -208,6 +213,7 @@ class Starter:
         else:
             root, state, home, temporary = (str(directory.path / name) for name in (FILES, STATE, HOME, TEMPORARY))
         env = base_env(home=home, temporary=temporary, tool_directories=tools, last=f"{sys.base_prefix}/bin")
+        walled = manifest.isolation is Isolation.SANDBOX
         return HolderConfig(
             workspace_id=manifest.id,
             root=root,
@@ -216,7 +222,7 @@ class Starter:
             isolation=manifest.isolation.value,
             lease_s=lease_s,
             epoch=manifest.epoch,
-            base_env={**env, **manifest.env},
+            base_env={**env, **(proxy_env() if walled else {}), **manifest.env},
             listen_fd=launcher.LISTEN_FD,
             lock_fd=launcher.LOCK_FD,
             limits=manifest.limits,
@@ -227,6 +233,8 @@ class Starter:
             cpus=() if cgroups.limits_cpu else chosen_cpus(manifest.limits.cpus, manifest.id),
             sidecar_argv=sidecar_argv(),
             sidecar_env=env,
+            egress_port=EGRESS_PORT if walled else None,
+            egress_socket=f"{SANDBOX_EGRESS}/{EGRESS_SOCKET}",
         )
 
 
