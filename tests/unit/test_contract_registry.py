@@ -13,7 +13,7 @@ from shadow.core.workspaces import Capabilities
 from shadow.execution.host.executor import open_host
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.testing.contract import Check, CheckSkipped, ContractViolation, expect, expect_equal, refused
-from shadow.testing.registry import EXECUTOR_MODULES, WORKSPACE_MODULES, checks, workspace_checks
+from shadow.testing.registry import EXECUTOR_MODULES, MANAGER_MODULES, checks, workspace_checks
 from shadow.testing.runner import Outcome, Verdict, run_checks
 from shadow.testing.site import Site
 
@@ -37,7 +37,7 @@ def test_what_checks_need_are_capabilities() -> None:
 def test_every_method_of_the_interfaces_is_exercised(interface: type) -> None:
     from shadow.testing import site
 
-    modules = (*EXECUTOR_MODULES, site) if interface is ToolExecutor else WORKSPACE_MODULES
+    modules = (*EXECUTOR_MODULES, site) if interface is ToolExecutor else MANAGER_MODULES
     source = "".join(inspect.getsource(module) for module in modules)
     subject = "executor." if interface is ToolExecutor else "manager."
     methods = sorted(interface.__abstractmethods__ - {"aclose"})  # closing is what `async with` does
@@ -131,5 +131,5 @@ def test_expectations_hold_without_asserts_and_say_what_was_wrong() -> None:
 def test_no_check_relies_on_asserts() -> None:
     from shadow.testing import contract, runner, site
 
-    for module in (*EXECUTOR_MODULES, *WORKSPACE_MODULES, contract, runner, site):
+    for module in (*EXECUTOR_MODULES, *MANAGER_MODULES, contract, runner, site):
         assert "\n    assert " not in inspect.getsource(module)
