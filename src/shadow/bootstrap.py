@@ -57,6 +57,8 @@ def make_repositories(settings: Settings) -> "Repositories":
         repository_limit_bytes=settings.repository_limit_bytes,
         delivery_limit_bytes=settings.delivery_limit_bytes,
         entropy=os.urandom,
+        egress=parse_rules(settings.git_egress),
+        proxy=settings.git_proxy,
     )
 
 

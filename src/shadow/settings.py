@@ -187,6 +187,19 @@ class Settings(BaseModel):
         "outside of workspaces. Without one, your `~/.netrc`, git credential helpers and ssh keys are used.",
         json_schema_extra={"shown_default": "none"},
     )
+    git_egress: Annotated[tuple[str, ...], BeforeValidator(_rule_texts), AfterValidator(_egress_rules)] = Field(
+        default=(),
+        description="Hosts that are not public and that repositories may lead Shadow to (submodules, redirects, large files), "
+        "as egress rules: `private:git.corp.example`. The host of an address that you type needs no rule.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    git_proxy: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="The proxy through which Shadow's own git reaches https remotes, `http://HOST:PORT`. That proxy resolves "
+        "names then, so that Shadow cannot refuse addresses that are not public.",
+        json_schema_extra={"shown_default": "none"},
+    )
     agent_name: str = Field(
         default="Shadow", min_length=1, max_length=200, description="Author of what is committed in workspaces."
     )

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from shadow.core.errors import LimitExceeded, Rejected, ShadowError
+from shadow.core.egress import parse_rules
+from shadow.core.errors import Denied, LimitExceeded, Rejected, ShadowError
 from shadow.core.repositories import Checkout, parse_repository
 from shadow.execution.host.executor import open_host
 from shadow.execution.interface import ToolExecutor
 from shadow.scm.failures import UnsoundRepository
 from shadow.scm.repositories import Repositories
 from tests.support.git_servers import commit, git, http_server, make_repository
+from tests.support.hostile import arm, ran, raw_tree
 from tests.support.scm import clone, commit_inside, repositories, sh
 
 pytestmark = pytest.mark.anyio
@@ -33,43 +35,6 @@ def canary(tmp_path: Path) -> Path:
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/canary.ran\nexit 0\n")
     program.chmod(0o755)
     return program
-
-
-def ran(canary: Path) -> bool:
-    return canary.with_suffix(".ran").exists()
-
-
-def arm(repository: Path, canary: Path) -> None:
-    """Everything in a repository's own configuration and hooks that makes git run a program."""
-    hooks = [
-        "applypatch-msg", "commit-msg", "fsmonitor-watchman", "post-applypatch", "post-checkout", "post-commit", "post-merge",
-        "post-rewrite", "post-update", "pre-auto-gc", "pre-commit", "pre-merge-commit", "pre-push", "pre-rebase", "pre-receive",
-        "prepare-commit-msg", "proc-receive", "push-to-checkout", "reference-transaction", "update",
-    ]  # fmt: skip
-    git_dir = Path(git(repository, "rev-parse", "--absolute-git-dir"))
-    (git_dir / "hooks").mkdir(exist_ok=True)
-    for name in hooks:
-        shutil.copy(canary, git_dir / "hooks" / name)
-    for name in [
-        "core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.gitProxy", "core.askPass",
-        "core.alternateRefsCommand", "diff.external", "diff.x.textconv", "diff.x.command", "filter.x.clean", "filter.x.smudge",
-        "filter.x.process", "gpg.program", "gpg.ssh.program", "credential.helper", "sequence.editor",
-        "uploadpack.packObjectsHook",
-        "remote.origin.uploadpack", "remote.origin.receivepack", "remote.origin.vcs", "merge.x.driver", "interactive.diffFilter",
-        "uploadArchive.x", "trailer.x.command",
-    ]:  # fmt: skip
-        git(repository, "config", name, str(canary))
-    git(repository, "config", "core.hooksPath", str(git_dir / "hooks"))
-    git(repository, "config", "commit.gpgSign", "true")
-    git(repository, "config", "push.gpgSign", "true")
-    git(repository, "config", "remote.origin.promisor", "true")
-    git(repository, "config", "remote.origin.url", "ext::" + str(canary))
-    git(repository, "config", f"url.ext::{canary}.insteadOf", "/")
-    git(repository, "config", "protocol.allow", "always")
-    git(repository, "config", "gc.auto", "1")
-    git(repository, "config", "receive.autogc", "true")
-    (repository / ".git/info").mkdir(exist_ok=True)
-    (repository / ".git/info/attributes").write_text("* filter=x diff=x merge=x\n")
 
 
 async def test_nothing_of_a_local_source_runs(repos: Repositories, canary: Path, tmp_path: Path) -> None:
@@ -146,14 +111,6 @@ async def test_a_ref_that_is_a_symbolic_link_out_of_the_repository(repos: Reposi
             with pytest.raises(Rejected):
                 await repos.deliver(work, checkout)
     assert list((tmp_path / "outside").iterdir()) == []
-
-
-def raw_tree(repository: Path, *entries: tuple[str, str, str]) -> str:
-    """A tree that git itself would not write: entries of mode, name and object."""
-    data = b"".join(
-        mode.encode() + b" " + os.fsencode(name) + b"\0" + bytes.fromhex(oid) for mode, name, oid in entries
-    )
-    return git(repository, "hash-object", "-t", "tree", "--literally", "-w", "--stdin", stdin=data)
 
 
 def hostile_commit(repository: Path, kind: str) -> str:
@@ -354,3 +311,32 @@ async def test_the_source_may_grow_by_nothing_but_the_branch(repos: Repositories
     names = git(source, "for-each-ref", "--format=%(refname)").split()
     assert sorted(names) == sorted(["refs/heads/main", f"refs/heads/{checkout.branch}"])
     assert git(source, "rev-parse", "main") == other
+
+
+async def test_a_redirect_to_an_address_that_is_not_public_is_refused(repos: Repositories, tmp_path: Path) -> None:
+    """Whoever names a host may reach it; where that host leads to must be public."""
+    source = make_repository(tmp_path / "served/source")
+    with http_server(source.parent) as server, http_server(source.parent) as inner:
+        server.redirect = inner.url
+        with pytest.raises(Denied):
+            async with repos.opened(parse_repository(f"{server.url}/source", local_user=True)):
+                pass
+        assert inner.requests == []
+        allowed = repositories(tmp_path / "data2", egress=parse_rules([inner.url.removeprefix("http://")]))
+        async with allowed.opened(parse_repository(f"{server.url}/source", local_user=True)):
+            pass
+        assert inner.requests != []
+
+
+async def test_a_submodule_at_an_address_that_is_not_public_is_refused(repos: Repositories, tmp_path: Path) -> None:
+    make_repository(tmp_path / "inner/secret")
+    with http_server(tmp_path / "inner") as inner:
+        modules = f'[submodule "x"]\n\tpath = x\n\turl = {inner.url.replace("http:", "https:")}/secret\n'
+        source = make_repository(tmp_path / "served/source", {".gitmodules": modules.encode()})
+        git(source, "update-index", "--add", "--cacheinfo", f"160000,{git(source, 'rev-parse', 'HEAD')},x")
+        git(source, "commit", "-qm", "a module")
+        with http_server(source.parent) as server:
+            with pytest.raises(Denied):
+                async with repos.opened(parse_repository(f"{server.url}/source", local_user=True), submodules=True):
+                    pass
+        assert inner.requests == []

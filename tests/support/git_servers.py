@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from tests.support.lfs_server import LfsServer
+
 GIT_ENV = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -74,6 +76,7 @@ class GitServer:
     """Where every request is sent to instead."""
     answer: Callable[[BaseHTTPRequestHandler], bool] | None = None
     """Answers by itself where it returns ``True``."""
+    lfs: LfsServer = field(default_factory=LfsServer)
 
 
 @contextmanager
@@ -109,7 +112,8 @@ def http_server(root: Path, *, certificate: Path | None = None) -> Generator[Git
             if server.user is not None and given != ":".join(server.user):
                 self._head(401, {"WWW-Authenticate": 'Basic realm="git"', "Content-Length": "0"})
                 return
-            self._run(body)
+            if not server.lfs.serve(self, body):
+                self._run(body)
 
         def _chunks(self) -> bytes:
             data = b""

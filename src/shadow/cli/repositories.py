@@ -26,6 +26,8 @@ class RepositoryOptions:
     repo: str
     branch: str | None = None
     depth: int | None = None
+    submodules: bool = False
+    lfs: bool = False
 
 
 class Progress:
@@ -54,7 +56,13 @@ async def create_with_repository(
     progress = Progress()
     try:
         async with repositories.opened(
-            repository, branch=options.branch, depth=options.depth, about=about or spec.name or "", progress=progress
+            repository,
+            branch=options.branch,
+            depth=options.depth,
+            submodules=options.submodules,
+            lfs=options.lfs,
+            about=about or spec.name or "",
+            progress=progress,
         ) as source:
             status = await manager.create(replace(spec, checkout=source.checkout))
             try:

@@ -32,6 +32,12 @@ def create(
     depth: Annotated[
         int | None, typer.Option(metavar="N", help="With --repo: only the newest N commits of each branch.")
     ] = None,
+    submodules: Annotated[
+        bool, typer.Option("--submodules", help="With --repo: its submodules too, and theirs.")
+    ] = False,
+    lfs: Annotated[
+        bool, typer.Option("--lfs", help="With --repo: its large files too (git-lfs), not only their pointers.")
+    ] = False,
     isolation: Annotated[
         str | None, typer.Option(metavar="sandbox|none", help="How it is walled off; none is no wall at all.")
     ] = None,
@@ -63,8 +69,8 @@ def create(
     from shadow.cli import lifecycle
     from shadow.cli.repositories import RepositoryOptions
 
-    if repo is None and (branch is not None or depth is not None):
-        raise typer.BadParameter("--branch and --depth go with --repo.")
+    if repo is None and (branch is not None or depth is not None or submodules or lfs):
+        raise typer.BadParameter("--branch, --depth, --submodules and --lfs go with --repo.")
     limits = {
         "--memory": memory,
         "--processes": processes,
@@ -79,7 +85,9 @@ def create(
         lambda: lifecycle.create(
             name=name,
             source=source,
-            repository=RepositoryOptions(repo, branch=branch, depth=depth) if repo is not None else None,
+            repository=RepositoryOptions(repo, branch=branch, depth=depth, submodules=submodules, lfs=lfs)
+            if repo is not None
+            else None,
             isolation=isolation,
             lease=lease,
             env=env or (),

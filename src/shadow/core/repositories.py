@@ -68,7 +68,7 @@ class RemoteRepository:
 
     @property
     def is_loopback(self) -> bool:
-        return self.host == "localhost" or (_is_address(self.host) and ip_address(self.host).is_loopback)
+        return self.host == "localhost" or (is_address(self.host) and ip_address(self.host).is_loopback)
 
 
 Repository = LocalRepository | RemoteRepository
@@ -172,14 +172,15 @@ def _local(path: str, *, local_user: bool) -> LocalRepository:
 def _host(text: str) -> str:
     """Raises: Rejected: for what no resolver should be asked, and no command line should get."""
     host = text.removeprefix("[").removesuffix("]").lower() if text.startswith("[") else text.lower()
-    if text.startswith("[") != (":" in host) or (":" in host and not _is_address(host)):
+    if text.startswith("[") != (":" in host) or (":" in host and not is_address(host)):
         raise Rejected(f"{text!r} is not an address.")
     if ":" not in host and not re.fullmatch(r"(?!-)[a-z0-9_-]+(?:\.(?!-)[a-z0-9_-]+)*\.?", host):
         raise Rejected(f"{text!r} is not the name of a host.", mend="Write international names in punycode (xn--…).")
     return host
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether it is a literal IP address."""
     try:
         ip_address(host)
     except ValueError:

@@ -11,7 +11,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from shadow.core.repositories import DEFAULT_PORTS, Credential, RemoteRepository, Scheme
+from shadow.core.egress import EgressPolicy, EgressRule, parse_rules
+from shadow.core.repositories import DEFAULT_PORTS, Credential, RemoteRepository, Scheme, is_address
+from shadow.egress.guard import guarding_proxy
+from shadow.egress.resolving import checked_addresses
 from shadow.scm.git import Call, Runner
 from shadow.scm.local_source import LocalSource
 
@@ -30,6 +33,8 @@ class Access:
     call: Call
     upload_pack: Sequence[str] = ()
     """``--upload-pack …`` for a source that another user owns."""
+    local: LocalSource | None = None
+    """Where the other side is a directory of this host."""
 
 
 def credential_for(repository: RemoteRepository, tokens: Mapping[str, Credential]) -> Credential | None:
@@ -48,20 +53,71 @@ def to_local(source: LocalSource, *, about: str) -> Access:
         address=str(source.path),
         call=Call(arguments=(), protocols=("file",), users_config=not runner.prefix, about=about),
         upload_pack=("--upload-pack", serve) if serve else (),
+        local=source,
     )
+
+
+def guard_policy(repository: RemoteRepository, *, trusted: bool, rules: Sequence[EgressRule]) -> EgressPolicy:
+    """Every public host, what ``rules`` name, and, if it is ``trusted``, the repository's host wherever it is.
+
+    Redirects and what a server names (of large files, say) go by the same policy.
+    """
+    named: list[str] = []
+    if trusted:
+        host = f"[{repository.host}]" if ":" in repository.host else repository.host
+        itself = is_address(repository.host) or repository.host == "localhost"
+        named = [f"{'' if itself else 'private:'}{host}:{repository.port}"]
+    return EgressPolicy(rules=(*parse_rules(["*:*", *named]), *rules))
 
 
 @asynccontextmanager
 async def to_remote(
-    repository: RemoteRepository, *, credential: Credential | None, config: Sequence[str] = (), about: str
+    repository: RemoteRepository, *, credential: Credential | None, policy: EgressPolicy, proxy: str | None, about: str
 ) -> AsyncGenerator[Access]:
-    """``config``: more settings, such as the proxy that guards addresses."""
+    """``policy``: which addresses it may lead to. ``proxy``: of the host's own network; then that one judges addresses.
+
+    Raises: Denied: the host of an ssh address is not allowed. Unavailable: it does not resolve.
+    """
+    if repository.scheme is Scheme.SSH:
+        pinned = await _pinned(repository, policy)
+        async with _reaching(repository, None, [], about, ssh=pinned) as access:
+            yield access
+    elif proxy is not None:
+        async with _reaching(repository, credential, [f"http.proxy={proxy}"], about) as access:
+            yield access
+    else:
+        async with (
+            guarding_proxy(policy) as guard,
+            _reaching(repository, credential, [f"http.proxy={guard}"], about) as access,
+        ):
+            yield access
+
+
+async def _pinned(repository: RemoteRepository, policy: EgressPolicy) -> str:
+    """Options for ssh: the address that was judged, under the name that its key belongs to.
+
+    A host that a rule names may be an alias in the user's ssh configuration, which only ssh can resolve.
+    """
+    if any(rule.private and rule.host == repository.host for rule in policy.rules):
+        return ""
+    address = (await checked_addresses(policy, repository.host, repository.port))[0]
+    if is_address(repository.host):
+        return ""
+    standard = repository.port == DEFAULT_PORTS[Scheme.SSH]
+    key = repository.host if standard else f"[{repository.host}]:{repository.port}"
+    return f" -o HostName={address} -o HostKeyAlias={key}"
+
+
+@asynccontextmanager
+async def _reaching(
+    repository: RemoteRepository, credential: Credential | None, config: Sequence[str], about: str, *, ssh: str = ""
+) -> AsyncGenerator[Access]:
     settings = [*_HTTP, *config]
     descriptor: int | None = None
     env: dict[str, str] = {}
     try:
         if repository.scheme is Scheme.SSH:
-            env["GIT_SSH_COMMAND"] = f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH_OPTIONS}"
+            env["GIT_SSH_COMMAND"] = f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH_OPTIONS}{ssh}"
         elif credential is not None:
             descriptor = _in_memory(credential)
             # Other helpers are asked for nothing: they might store what they are told.

@@ -17,7 +17,7 @@ from shadow.scm.bundles import MAX_HEADER_BYTES, BundleHeader, parse_header
 from shadow.scm.failures import UnsoundRepository
 from shadow.scm.filling import run_git
 from shadow.scm.git import SLOW_S, Call, git
-from shadow.scm.mirrors import HEADS, REFUSED, TOLERATED
+from shadow.scm.mirrors import HEADS, REFUSED, TOLERATED, has_commit
 
 OUT = ".git/shadow-out.bundle"
 ABANDONED_S = 24 * 3600.0
@@ -64,7 +64,7 @@ async def collected(
     _sweep(directory)
     quarantine = Path(mkdtemp(dir=directory, prefix="work-"))
     try:
-        known = mirror if mirror is not None and await _has(mirror, checkout.base_commit) else None
+        known = mirror if mirror is not None and await has_commit(mirror, checkout.base_commit) else None
         bundle = quarantine / "bundle"
         await _take(executor, checkout, bundle, whole=known is None, limit_bytes=limit_bytes)
         with bundle.open("rb") as file:
@@ -83,11 +83,6 @@ def _sweep(directory: Path) -> None:
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > ABANDONED_S:
                 shutil.rmtree(left, ignore_errors=True)
-
-
-async def _has(mirror: Path, commit: str) -> bool:
-    call = Call(arguments=["cat-file", "-e", f"{commit}^{{commit}}"], directory=mirror)
-    return mirror.is_dir() and (await git(call, check=False)).code == 0
 
 
 async def _take(executor: ToolExecutor, checkout: Checkout, bundle: Path, *, whole: bool, limit_bytes: int) -> None:

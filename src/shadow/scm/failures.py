@@ -14,6 +14,7 @@ from shadow.core.errors import (
     Rejected,
     ShadowError,
     Unavailable,
+    Unsupported,
 )
 
 MAX_SHOWN = 2000
@@ -56,13 +57,28 @@ class _Sign:
 
 _SIGNS: Sequence[_Sign] = (
     _Sign(
+        Unsupported,
+        "Install git-lfs, e.g. 'apt-get install git-lfs', or leave --lfs away.",
+        ("'lfs' is not a git command",),
+    ),
+    _Sign(
+        UnsoundRepository,
+        "The server sent something else than the pointer says: run `git lfs push --all` to it, or leave --lfs away.",
+        ("expected OID [0-9a-f]{64}",),
+    ),
+    _Sign(
+        NotFound,
+        "Push the commit that is named to a branch or a tag there; not every server hands out others.",
+        ("not our ref [0-9a-f]", "unadvertised object [0-9a-f]", "couldn't find remote ref [0-9a-f]{40}"),
+    ),
+    _Sign(
         LimitExceeded,
         "Make room on the disk, or raise the limit of a repository's size.",
         (
             "[Oo]ut of memory",
             "No space left on device",
             "Disk quota exceeded",
-            "File too large",
+            "[Ff]ile too large",
             "exceeds maximum allowed size",
         ),
     ),
@@ -77,6 +93,7 @@ _SIGNS: Sequence[_Sign] = (
         (
             "SSL certificate problem",
             "certificate verif",
+            "x509: ",
             "SSL: ",
             "SSL_connect",
             "TLS connect error",
@@ -93,7 +110,8 @@ _SIGNS: Sequence[_Sign] = (
         "For https set SHADOW_GIT_TOKENS=HOST=TOKEN, or have a ~/.netrc entry or a git credential helper; for ssh load a key "
         "into your agent.",
         (
-            "Authentication failed",
+            "Authentication (failed|required)",
+            "Authorization error",
             "could not read (Username|Password)",
             "terminal prompts disabled",
             r"Permission denied \(",
@@ -106,15 +124,20 @@ _SIGNS: Sequence[_Sign] = (
         "Check the address and the network, then try again.",
         (
             "Could not resolve host",
+            r"CONNECT tunnel failed, response 5\d\d",
+            r"HTTP code 5\d\d from proxy",
             "Name or service not known",
             "Failed to connect",
             "Connection (refused|timed out|reset|closed)",
             "Network is unreachable",
             "No route to host",
             "Couldn't connect",
+            "dial tcp ",
+            "Fatal error: Server error",
             "Operation too slow",
             "unexpected disconnect",
             "early EOF",
+            "unexpected EOF",
             "RPC failed",
             "no end after",
             r"requested URL returned error: 5\d\d",
@@ -132,8 +155,18 @@ _SIGNS: Sequence[_Sign] = (
     ),
     _Sign(
         NotFound,
+        "The server hands out no large files by ssh: give its https:// address, or leave --lfs away.",
+        ("git-lfs-authenticate",),
+    ),
+    _Sign(
+        NotFound,
         "Check the address; some servers answer so to who may not see it.",
-        ("requested URL returned error: 404", "[Rr]epository not found", "repository '.*' not found", "does not exist"),
+        (
+            "requested URL returned error: 404",
+            "[Rr]epository (or object )?not found",
+            "repository '.*' not found",
+            "does not exist",
+        ),
     ),
     _Sign(
         NotARepository,

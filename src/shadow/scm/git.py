@@ -84,6 +84,8 @@ class Call:
     timeout_s: float = QUICK_S
     memory_bytes: int | None = None
     """Address space that git may take at most: for what somebody hostile can make it hold in memory."""
+    file_bytes: int | None = None
+    """How large a file it may write at most: for what somebody hostile sends."""
     pass_fds: Sequence[int] = ()
     about: str = "git"
     """What it is for, in messages: "Fetching https://…"."""
@@ -166,9 +168,10 @@ async def git(
         )
     except FileNotFoundError as error:
         raise Unsupported("git is not installed.", mend="Install it, e.g. 'apt-get install git'.") from error
-    if call.memory_bytes is not None:
-        with suppress(ProcessLookupError):
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (call.memory_bytes, call.memory_bytes))
+    for kind, limit in ((resource.RLIMIT_AS, call.memory_bytes), (resource.RLIMIT_FSIZE, call.file_bytes)):
+        if limit is not None:
+            with suppress(ProcessLookupError):
+                resource.prlimit(process.pid, kind, (limit, limit))
     try:
         async with asyncio.timeout(call.timeout_s), asyncio.TaskGroup() as tasks:
             out = tasks.create_task(_read(process.stdout, limit_bytes)) if process.stdout else None

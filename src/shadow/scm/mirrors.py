@@ -132,12 +132,20 @@ class MirrorStore:
 
     @asynccontextmanager
     async def fetched(
-        self, access: Access, *, identity: str, owner: str, depth: int | None = None, progress: Progress | None = None
+        self,
+        access: Access,
+        *,
+        identity: str,
+        owner: str,
+        depth: int | None = None,
+        commit: str | None = None,
+        progress: Progress | None = None,
     ) -> AsyncGenerator[Mirror]:
         """The mirror, up to date, and left alone by others for the length of the block.
 
         ``identity``: what names the remote, the same for each way of writing it. ``owner``: whose credentials fetch it; a
-        mirror is never shared between owners. ``depth``: so many commits of each branch; a mirror of its own.
+        mirror is never shared between owners. ``depth``: so many commits of each branch; a mirror of its own. ``commit``: one
+        that must be there; what no branch or tag reaches is asked for by its name. Raises: NotFound: the remote does not have it.
         """
         path = self.path_of(identity, owner, depth)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,7 +154,10 @@ class MirrorStore:
             raise EmptyRepository(f"{identity} has no commit yet.", mend="Commit something there first.")
         async with held(path.with_suffix(".lock"), timeout_s=LOCK_TIMEOUT_S):
             try:
-                yield await self._update(path, access, remote, depth, progress)
+                mirror = await self._update(path, access, remote, depth, progress)
+                if commit is not None and not await has_commit(path, commit):
+                    await self._fetch_commit(path, access, commit, depth, progress)
+                yield mirror
             except UnsoundRepository:
                 if not await _is_damaged(path):
                     raise
@@ -163,16 +174,23 @@ class MirrorStore:
         before = await own_refs(path)
         if before != _wanted(remote):
             _sweep(path)
-            await self._fetch(path, access, remote, depth, progress)
+            await self._fetch(path, access, _specs(remote), depth, progress)
             await _tidy(path, before, await own_refs(path))
         return replace(mirror, remote=replace(remote, refs=_heads_and_tags(await own_refs(path))))
 
-    async def _fetch(
-        self, path: Path, access: Access, remote: RemoteRefs, depth: int | None, progress: Progress | None
+    async def _fetch_commit(
+        self, path: Path, access: Access, commit: str, depth: int | None, progress: Progress | None
     ) -> None:
-        specs = [f"+{HEADS}*:{HEADS}*", f"+{TAGS}*:{TAGS}*"]
-        if remote.head is None and remote.head_commit is not None:
-            specs.append(f"+HEAD:{DETACHED}")
+        """No ref keeps it: it goes with the next repacking, unless the remote has put it on a branch."""
+        _sweep(path)
+        await _tidy(path, {}, {})
+        await self._fetch(path, access, [commit], depth, progress)
+        if not await has_commit(path, commit):
+            raise NotFound(f"{commit} is not a commit there.", mend="Push the commit that is meant.")
+
+    async def _fetch(
+        self, path: Path, access: Access, specs: Sequence[str], depth: int | None, progress: Progress | None
+    ) -> None:
         arguments = [
             "fetch",
             "--prune",
@@ -205,6 +223,23 @@ DETACHED = "refs/shadow/detached"
 """Where the commit of a source with a detached HEAD is kept: no branch may lead to it."""
 
 
+def _specs(remote: RemoteRefs) -> list[str]:
+    detached = [f"+HEAD:{DETACHED}"] if remote.head is None and remote.head_commit is not None else []
+    return [f"+{HEADS}*:{HEADS}*", f"+{TAGS}*:{TAGS}*", *detached]
+
+
+async def find_base(mirror: Mirror, branch: str | None) -> tuple[str | None, str]:
+    """The branch and the commit to start from. Raises: as ``Mirror.find``."""
+    base_branch, found = mirror.find(branch)
+    call = Call(arguments=["rev-parse", "--verify", "--quiet", f"{found}^{{commit}}"], directory=mirror.path)
+    return base_branch, (await git(call)).stdout.decode().strip()
+
+
+async def has_commit(path: Path, commit: str) -> bool:
+    call = Call(arguments=["cat-file", "-e", f"{commit}^{{commit}}"], directory=path)
+    return path.is_dir() and (await git(call, check=False)).code == 0
+
+
 async def _ask(access: Access) -> RemoteRefs:
     arguments = ["ls-remote", "--symref", *access.upload_pack, "--", access.address, "HEAD", f"{HEADS}*", f"{TAGS}*"]
     done = await git(replace(access.call, arguments=arguments), limit_bytes=MAX_REFS_BYTES)
@@ -217,6 +252,7 @@ async def _make(path: Path, object_format: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
     init = ["init", "--quiet", "--bare", "--template=", f"--object-format={object_format}", str(new)]
     await git(Call(arguments=init, about="Making a mirror"))
+    (new / "HEAD").write_text("ref: refs/shadow/none\n")  # git-lfs would read settings from the commit of HEAD
     new.rename(path)
 
 

@@ -1,22 +1,26 @@
 """Repositories for workspaces: in from where their user named them, out to where the work is wanted. What bootstrap wires."""
 
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shadow.core.egress import EgressRule
 from shadow.core.errors import Rejected
 from shadow.core.repositories import Checkout, LocalRepository, Repository, branch_name, parse_repository
 from shadow.execution.interface import ToolExecutor
 from shadow.scm import access as reach
 from shadow.scm import delivering
+from shadow.scm import lfs as large_files
 from shadow.scm.access import Access, Tokens
 from shadow.scm.collecting import Work, collected
-from shadow.scm.filling import Filling, Identity, fill, open_filling
+from shadow.scm.filling import Clone, Filling, Identity, fill
 from shadow.scm.git import Progress
 from shadow.scm.local_source import find_local
-from shadow.scm.mirrors import MirrorStore
+from shadow.scm.mirrors import MirrorStore, find_base
+from shadow.scm.submodules import Budget, Module, locate, read_modules
+from shadow.scm.trees import list_tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,19 @@ class Source:
     """A checked-out-to-be: what a workspace is to hold, and the files to fill it with."""
 
     checkout: Checkout
-    filling: Filling
+    clone: Clone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What goes for a repository and for each of its submodules."""
+
+    owner: str
+    depth: int | None
+    submodules: bool
+    lfs: bool
+    progress: Progress | None
+    trusted: frozenset[tuple[str, int]]
 
 
 class Repositories:
@@ -37,14 +53,20 @@ class Repositories:
         repository_limit_bytes: int,
         delivery_limit_bytes: int,
         entropy: Callable[[int], bytes],
+        egress: Sequence[EgressRule] = (),
+        proxy: str | None = None,
     ) -> None:
-        """``identity``: who commits in workspaces."""
+        """``identity``: who commits in workspaces. ``egress``: what may be reached besides public hosts and those that users
+        name. ``proxy``: of the host's own network, which then judges addresses in our place."""
         self._mirrors = MirrorStore(data_dir / "mirrors", limit_bytes=repository_limit_bytes)
+        self._repository_limit_bytes = repository_limit_bytes
         self._quarantine = data_dir / "quarantine"
         self._tokens = tokens
         self._identity = identity
         self._delivery_limit_bytes = delivery_limit_bytes
         self._entropy = entropy
+        self._egress = tuple(egress)
+        self._proxy = proxy
 
     @asynccontextmanager
     async def opened(
@@ -54,35 +76,95 @@ class Repositories:
         owner: str = "local",
         branch: str | None = None,
         depth: int | None = None,
+        submodules: bool = False,
+        lfs: bool = False,
         about: str = "",
         progress: Progress | None = None,
     ) -> AsyncGenerator[Source]:
         """Bring the mirror up to date and open what a workspace is filled with.
 
         ``owner``: whose credentials reach it. ``branch``: a branch or a tag; ``None``: what HEAD names. ``about``: words for the
-        name of the workspace's branch. Raises: NotFound, NotARepository, EmptyRepository, CredentialsWanted,
-        RemoteUnreachable, TlsFailed, UnsoundRepository, LimitExceeded, Denied, Rejected.
+        name of the workspace's branch. ``submodules``: they come along, nested ones too. ``lfs``: so do large files that
+        git-lfs keeps. Raises: NotFound, NotARepository, EmptyRepository, CredentialsWanted, RemoteUnreachable, TlsFailed,
+        UnsoundRepository, LimitExceeded, Denied, Rejected, Unsupported.
         """
         if depth is not None and depth < 1:
             raise Rejected(f"The depth must be at least 1, not {depth}.")
-        async with (
-            self._access(repository, about="Fetching") as (access, identity),
-            self._mirrors.fetched(access, identity=identity, owner=owner, depth=depth, progress=progress) as mirror,
-        ):
-            filling = await open_filling(mirror, branch=branch)
-        with filling:
+        # Whoever names a host may reach it, wherever it is; what a repository names must be public.
+        trusted = frozenset({host} if (host := _host_of(repository)) else ())
+        asked = _Asked(owner=owner, depth=depth, submodules=submodules, lfs=lfs, progress=progress, trusted=trusted)
+        name = branch_name(about, entropy=self._entropy(8))
+        budget = Budget(self._repository_limit_bytes)
+        with ExitStack() as closing:
+            clone = await self._open(repository, asked, budget, closing, base=branch, branch=name)
             checkout = Checkout(
-                repository=identity,
-                base_branch=filling.base_branch,
-                base_commit=filling.base_commit,
-                branch=branch_name(about, entropy=self._entropy(8)),
+                repository=clone.origin,
+                base_branch=clone.filling.base_branch,
+                base_commit=clone.filling.base_commit,
+                branch=name,
                 depth=depth,
             )
-            yield Source(checkout=checkout, filling=filling)
+            yield Source(checkout=checkout, clone=clone)
+
+    async def _open(
+        self,
+        repository: Repository,
+        asked: "_Asked",
+        budget: Budget,
+        closing: ExitStack,
+        *,
+        base: str | None = None,
+        branch: str | None = None,
+        module: Module | None = None,
+        within: Sequence[Module] = (),
+    ) -> Clone:
+        """``module``: what it is, ``within``: in which others, outermost first; then ``base`` and ``branch`` mean nothing."""
+        about = "Fetching" if module is None else f"Fetching the submodule {module.name!r} from"
+        commit = None if module is None else module.commit
+        async with (
+            self._access(repository, about=about, trusted=_host_of(repository) in asked.trusted) as (access, identity),
+            self._mirrors.fetched(
+                access,
+                identity=identity,
+                owner=asked.owner,
+                depth=asked.depth,
+                commit=commit,
+                progress=asked.progress,
+            ) as mirror,
+        ):
+            base_branch, base_commit = await find_base(mirror, base) if commit is None else (None, commit)
+            entries = await list_tree(mirror.path, base_commit) if asked.submodules or asked.lfs else ()
+            inner = await read_modules(mirror.path, entries) if asked.submodules else ()
+            large = None
+            if asked.lfs:
+                large = await large_files.bring(
+                    mirror.path,
+                    base_commit,
+                    entries,
+                    access,
+                    limit_bytes=budget.bytes_left,
+                    progress=asked.progress,
+                )
+            filling = closing.enter_context(Filling(mirror, base_branch, base_commit, large))
+        budget.spend(filling.size_bytes)
+        chain = (*within, module) if module is not None else ()
+        budget.add_modules(len(inner), depth=len(chain))
+        return Clone(
+            filling=filling,
+            origin=identity,
+            branch=branch,
+            name=module.name if module is not None else "",
+            path="/".join(each.path for each in chain) or ".",
+            git_dir="/modules/".join([".git", *(each.name for each in chain)]),
+            modules=[
+                await self._open(locate(each, repository), asked, budget, closing, module=each, within=chain)
+                for each in inner
+            ],
+        )
 
     async def fill(self, executor: ToolExecutor, source: Source) -> None:
         """Make an empty workspace a clone that stands on its own branch."""
-        await fill(executor, source.filling, source.checkout, identity=self._identity)
+        await fill(executor, source.clone, identity=self._identity)
 
     @asynccontextmanager
     async def collected(
@@ -103,17 +185,27 @@ class Repositories:
         if isinstance(repository, LocalRepository):
             await delivering.deliver_locally(work, find_local(repository.path), branch=name)
             return
-        async with self._access(repository, about="Pushing") as (access, _):
+        async with self._access(repository, about="Pushing", trusted=True) as (access, _):
             await delivering.push(work, access, branch=name)
 
     @asynccontextmanager
-    async def _access(self, repository: Repository, *, about: str) -> AsyncGenerator[tuple[Access, str]]:
-        """And what names the repository, the same for each way of writing it."""
+    async def _access(self, repository: Repository, *, about: str, trusted: bool) -> AsyncGenerator[tuple[Access, str]]:
+        """And what names the repository, the same for each way of writing it. ``trusted``: its host was named by its user."""
         if isinstance(repository, LocalRepository):
             source = find_local(repository.path)
             identity = os.fspath(source.path)
             yield reach.to_local(source, about=f"{about} {identity}"), identity
             return
         credential = reach.credential_for(repository, self._tokens.by_host)
-        async with reach.to_remote(repository, credential=credential, about=f"{about} {repository.url}") as access:
+        async with reach.to_remote(
+            repository,
+            credential=credential,
+            policy=reach.guard_policy(repository, trusted=trusted, rules=self._egress),
+            proxy=self._proxy,
+            about=f"{about} {repository.url}",
+        ) as access:
             yield access, repository.url
+
+
+def _host_of(repository: Repository) -> tuple[str, int] | None:
+    return None if isinstance(repository, LocalRepository) else (repository.host, repository.port)
