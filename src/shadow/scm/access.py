@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from shadow.core.egress import EgressPolicy, EgressRule, parse_rules
+from shadow.core.egress import EgressLimits, EgressPolicy, EgressRule, parse_rules
 from shadow.core.repositories import DEFAULT_PORTS, Credential, RemoteRepository, Scheme, is_address
 from shadow.egress.guard import guarding_proxy
 from shadow.egress.resolving import checked_addresses
@@ -57,17 +57,19 @@ def to_local(source: LocalSource, *, about: str) -> Access:
     )
 
 
-def guard_policy(repository: RemoteRepository, *, trusted: bool, rules: Sequence[EgressRule]) -> EgressPolicy:
+def guard_policy(
+    repository: RemoteRepository, *, trusted: bool, rules: Sequence[EgressRule], limit_bytes: int
+) -> EgressPolicy:
     """Every public host, what ``rules`` name, and, if it is ``trusted``, the repository's host wherever it is.
 
-    Redirects and what a server names (of large files, say) go by the same policy.
+    Redirects and what a server names (of large files, say) go by the same policy, and all of it together by ``limit_bytes``.
     """
     named: list[str] = []
     if trusted:
         host = f"[{repository.host}]" if ":" in repository.host else repository.host
         itself = is_address(repository.host) or repository.host == "localhost"
         named = [f"{'' if itself else 'private:'}{host}:{repository.port}"]
-    return EgressPolicy(rules=(*parse_rules(["*:*", *named]), *rules))
+    return EgressPolicy(rules=(*parse_rules(["*:*", *named]), *rules), limits=EgressLimits(total_bytes=limit_bytes))
 
 
 @asynccontextmanager

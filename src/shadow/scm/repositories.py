@@ -22,6 +22,9 @@ from shadow.scm.mirrors import MirrorStore, find_base
 from shadow.scm.submodules import Budget, Module, locate, read_modules
 from shadow.scm.trees import list_tree
 
+TRAFFIC = 2
+"""How many times the limit of a repository's size may be carried for one fetch of it: a try and a repetition."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -200,7 +203,9 @@ class Repositories:
         async with reach.to_remote(
             repository,
             credential=credential,
-            policy=reach.guard_policy(repository, trusted=trusted, rules=self._egress),
+            policy=reach.guard_policy(
+                repository, trusted=trusted, rules=self._egress, limit_bytes=TRAFFIC * self._repository_limit_bytes
+            ),
             proxy=self._proxy,
             about=f"{about} {repository.url}",
         ) as access:
