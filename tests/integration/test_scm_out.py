@@ -10,6 +10,7 @@ import pytest
 
 from shadow.core.errors import Conflict, Denied, LimitExceeded, NotFound, Rejected
 from shadow.core.repositories import Checkout
+from shadow.execution.host.executor import open_host
 from shadow.execution.interface import ToolExecutor
 from shadow.scm.collecting import NothingToDeliver
 from shadow.scm.delivering import patch
@@ -290,3 +291,25 @@ async def test_a_bad_branch_name(repos: Repositories, source: Path, tmp_path: Pa
             with pytest.raises(Rejected):
                 await repos.deliver(work, checkout, branch=name)
     assert git(source, "for-each-ref", "--format=%(refname)") == "refs/heads/main"
+
+
+async def test_a_fresh_workspace_can_hold_the_verified_work(repos: Repositories, source: Path, tmp_path: Path) -> None:
+    """As the product's own check needs it: the commit that is delivered and nothing that lay around it."""
+    async with (
+        worked(repos, source, tmp_path / "w", "echo new > new") as (executor, checkout, tip),
+        repos.collected(executor, checkout) as work,
+    ):
+        await sh(executor, "echo untracked > untracked; echo changed > new")
+        (tmp_path / "fresh/files").mkdir(parents=True)
+        (tmp_path / "fresh/state").mkdir()
+        async with (
+            repos.opened_work(work, checkout) as found,
+            open_host(tmp_path / "fresh/files", tmp_path / "fresh/state") as fresh,
+        ):
+            await repos.fill(fresh, found)
+            assert (await sh(fresh, "git rev-parse HEAD; git symbolic-ref --short HEAD")).split() == [
+                tip,
+                checkout.branch,
+            ]
+            assert (await sh(fresh, "git status --porcelain; cat new; ls")).split() == ["new", "README", "new", "src"]
+            await sh(fresh, "git fsck")

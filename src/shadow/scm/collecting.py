@@ -49,6 +49,8 @@ class Work:
     tip: str
     commits: int
     changes: tuple[Change, ...]
+    borrows: bool
+    """Whether the repository has what the base holds by its mirror alone."""
 
 
 @asynccontextmanager
@@ -185,6 +187,7 @@ async def _verified(repository: Path, checkout: Checkout, tip: str, bases: Seque
         tip=tip,
         commits=commits,
         changes=tuple(_change(record) for record in numbers.split(b"\0") if record),
+        borrows=(repository / "objects/info/alternates").exists(),
     )
 
 

@@ -81,14 +81,18 @@ class Filling:
         shallow = mirror.path / "shallow"
         self.shallow = shallow.read_bytes() if shallow.exists() else None
         try:
-            for file in sorted((mirror.path / "objects/pack").iterdir()):
-                if file.suffix in (".pack", ".idx"):
-                    fd = _open(file)
-                    self._closing.callback(os.close, fd)
-                    self.files.append(OpenFile(file.name, fd, os.fstat(fd).st_size))
+            self.add_packs(mirror.path)
         except BaseException:
             self.close()
             raise
+
+    def add_packs(self, repository: Path) -> None:
+        """Those of one more repository. Raises: LimitExceeded, Unavailable."""
+        for file in sorted((repository / "objects/pack").iterdir()):
+            if file.suffix in (".pack", ".idx"):
+                fd = _open(file)
+                self._closing.callback(os.close, fd)
+                self.files.append(OpenFile(file.name, fd, os.fstat(fd).st_size))
 
     @property
     def size_bytes(self) -> int:

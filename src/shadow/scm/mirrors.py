@@ -131,6 +131,14 @@ class MirrorStore:
         return self._directory / hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     @asynccontextmanager
+    async def kept(self, identity: str, owner: str, depth: int | None) -> AsyncGenerator[Path]:
+        """Where that mirror is, left alone by others for the length of the block."""
+        path = self.path_of(identity, owner, depth)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with held(path.with_suffix(".lock"), timeout_s=LOCK_TIMEOUT_S):
+            yield path
+
+    @asynccontextmanager
     async def fetched(
         self,
         access: Access,

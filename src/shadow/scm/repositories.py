@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shadow.core.egress import EgressRule
@@ -18,7 +18,7 @@ from shadow.scm.collecting import Work, collected
 from shadow.scm.filling import Clone, Filling, Identity, fill
 from shadow.scm.git import Progress
 from shadow.scm.local_source import find_local
-from shadow.scm.mirrors import MirrorStore, find_base
+from shadow.scm.mirrors import Mirror, MirrorStore, RemoteRefs, find_base
 from shadow.scm.submodules import Budget, Module, locate, read_modules
 from shadow.scm.trees import list_tree
 
@@ -165,6 +165,12 @@ class Repositories:
             ],
         )
 
+    def shown(self, repository: Repository) -> str:
+        """What names it in records: without credentials, absolute. Raises: as ``find_local``."""
+        return (
+            os.fspath(find_local(repository.path).path) if isinstance(repository, LocalRepository) else repository.url
+        )
+
     async def fill(self, executor: ToolExecutor, source: Source) -> None:
         """Make an empty workspace a clone that stands on its own branch."""
         await fill(executor, source.clone, identity=self._identity)
@@ -179,6 +185,20 @@ class Repositories:
             executor, checkout, mirror=mirror, directory=self._quarantine, limit_bytes=self._delivery_limit_bytes
         ) as work:
             yield work
+
+    @asynccontextmanager
+    async def opened_work(self, work: Work, checkout: Checkout, *, owner: str = "local") -> AsyncGenerator[Source]:
+        """What a fresh workspace is filled with to hold the verified work, on the branch of that name."""
+        remote = RemoteRefs(head=None, head_commit=None)
+        object_format = "sha256" if len(work.tip) == 64 else "sha1"
+        mirror = Mirror(path=work.repository, remote=remote, object_format=object_format)
+        async with self._mirrors.kept(checkout.repository, owner, checkout.depth) as base:
+            filling = Filling(mirror, None, work.tip, None)
+            if work.borrows:
+                filling.add_packs(base)
+        with filling:
+            clone = Clone(filling=filling, origin=checkout.repository, branch=work.branch)
+            yield Source(checkout=replace(checkout, base_branch=None, base_commit=work.tip), clone=clone)
 
     async def deliver(self, work: Work, checkout: Checkout, *, branch: str | None = None) -> None:
         """Put the work on a branch of the repository that it came from: a new one, or one that only it was delivered to."""
