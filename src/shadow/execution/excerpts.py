@@ -11,11 +11,11 @@ async def read_excerpt(executor: ToolExecutor, command: Command, *, limit_bytes:
     """What ``command`` had written when it was asked about, as ``ToolExecutor.run`` returns it."""
     end = command.output_end
     if end - command.output_start <= limit_bytes:
-        return CommandResult(command=command, output=await _read(executor, command, 0, end))
+        return CommandResult(command=command, output=await read_range(executor, command, 0, end))
     tail = limit_bytes - limit_bytes // 2
-    head = await _read(executor, command, 0, command.output_start + limit_bytes - tail)
+    head = await read_range(executor, command, 0, command.output_start + limit_bytes - tail)
     position = head[-1].end if head else command.output_start
-    rest = await _read(executor, command, max(position, end - tail), end) if tail else ()
+    rest = await read_range(executor, command, max(position, end - tail), end) if tail else ()
     if rest and isinstance(rest[0], Gap):  # what the log dropped meanwhile
         rest = (Gap(start=position, end=rest[0].end), *rest[1:])
     else:
@@ -23,8 +23,8 @@ async def read_excerpt(executor: ToolExecutor, command: Command, *, limit_bytes:
     return CommandResult(command=command, output=(*head, *rest))
 
 
-async def _read(executor: ToolExecutor, command: Command, start: int, end: int) -> tuple[Output | Gap, ...]:
-    """Exactly ``[start, end)``."""
+async def read_range(executor: ToolExecutor, command: Command, start: int, end: int) -> tuple[Output | Gap, ...]:
+    """Exactly ``[start, end)``, which must have been written."""
     items: list[Output | Gap] = []
     if start >= end:
         return ()

@@ -41,7 +41,9 @@ _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
 async def make_sure(directory: WorkspaceDirectory) -> None:
-    """The proxy of a workspace that runs has the manifest's policy; there is none where nothing was ever allowed.
+    """The proxy of a workspace that runs has the manifest's policy; there is none where no policy was ever set.
+
+    One that allows nothing has a proxy too: what is refused is told.
 
     Raises: Unavailable: somebody else has been at it for too long. Broken: it does not start.
     """
@@ -53,7 +55,7 @@ async def make_sure(directory: WorkspaceDirectory) -> None:
                 if manifest.egress_revision == 0 or holder is None or not is_alive(holder):
                     return
                 if not directory.is_held(PROXYING):
-                    if not manifest.egress.rules or await _start(directory, manifest, holder_pid=holder.pid):
+                    if await _start(directory, manifest, holder_pid=holder.pid):
                         return
                 elif await _is_told(directory, manifest, holder_pid=holder.pid):
                     return

@@ -50,7 +50,7 @@ class Manifest:
     limits: Limits = field(default_factory=Limits)
     egress: EgressPolicy = field(default_factory=EgressPolicy)
     egress_revision: int = 0
-    """Counts the changes of ``egress``: a proxy takes no older one. 0: there never was a rule, and no proxy."""
+    """Counts the changes of ``egress``: a proxy takes no older one. 0: none was ever set, and there is no proxy."""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

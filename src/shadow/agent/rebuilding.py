@@ -1,0 +1,96 @@
+"""The state of a task's conversation from its log: the same fold as when it happened. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from decimal import Decimal
+
+from shadow.agent.compaction import compact
+from shadow.agent.loop import (
+    Answered,
+    Compacted,
+    ModelFailed,
+    RunState,
+    ToolsAnswered,
+    apply,
+    with_open_calls_settled,
+)
+from shadow.core.conversation import AssistantMessage, Message, ToolMessage, ToolResult, Usage
+from shadow.core.events import (
+    ConversationCompacted,
+    ModelAnswered,
+    ModelRequestFailed,
+    RunStarted,
+    TaskEvent,
+    ToolFinished,
+)
+from shadow.core.models import ContextTooLong
+
+
+def fold(fresh: RunState, events: Iterable[TaskEvent]) -> RunState:
+    """``fresh``: a state without messages, with the limits and the model of the run to come.
+
+    The result stands where the last run of ``events`` stands: finished, or in the middle of a step.
+    """
+    state = fresh
+    results: dict[str, tuple[ToolResult, bool]] = {}
+    for event in events:
+        match event:
+            case RunStarted():
+                messages = settled(state.messages, results)
+                state = replace(fresh, messages=(*messages, event.message))
+                results = {}
+            case ModelAnswered():
+                state = apply(state, Answered(message=event.message, elapsed_s=event.took_ms / 1000))
+                results = {}
+            case ModelRequestFailed():
+                failed = ModelFailed(
+                    code=event.code,
+                    message=event.message,
+                    repeat_is_safe=event.repeat_is_safe,
+                    retry_after_s=event.retry_after_s,
+                    context_too_long=event.code == ContextTooLong.code,
+                    elapsed_s=event.took_ms / 1000,
+                )
+                state = apply(state, failed)
+            case ToolFinished():
+                results[event.result.call_id] = (event.result, event.is_fault)
+                state = _with_results(state, results)
+            case ConversationCompacted():
+                state = apply(state, Compacted(messages=compact(state.messages, target_chars=event.target_chars)))
+            case _:
+                pass  # tells readers, decides nothing
+    return state
+
+
+def _with_results(state: RunState, results: dict[str, tuple[ToolResult, bool]]) -> RunState:
+    """The step ends with the last of its results."""
+    last = state.messages[-1] if state.messages else None
+    if not isinstance(last, AssistantMessage) or any(call.id not in results for call in last.calls):
+        return state
+    done = [results[call.id] for call in last.calls]
+    return apply(
+        state, ToolsAnswered(results=tuple(result for result, _ in done), faults=sum(fault for _, fault in done))
+    )
+
+
+def settled(messages: tuple[Message, ...], results: dict[str, tuple[ToolResult, bool]]) -> tuple[Message, ...]:
+    """Providers refuse a conversation with calls that nobody answered: what is known of them is kept, the rest is named."""
+    last = messages[-1] if messages else None
+    if not isinstance(last, AssistantMessage) or not last.calls:
+        return messages
+    *before, answers = with_open_calls_settled(messages)
+    assert isinstance(answers, ToolMessage)
+    known = tuple(results.get(result.call_id, (result, False))[0] for result in answers.results)
+    return (*before, ToolMessage(results=known))
+
+
+def total_usage(events: Iterable[TaskEvent]) -> tuple[Usage, Decimal | None]:
+    """Tokens of all runs, and what they cost; ``None`` where the price of any was unknown."""
+    usage, cost = Usage(), Decimal(0)
+    known = True
+    for event in events:
+        if isinstance(event, ModelAnswered):
+            usage += event.message.usage
+            known = known and event.cost_usd is not None
+            cost += Decimal(event.cost_usd or 0)
+    return usage, cost if known else None

@@ -1,0 +1,37 @@
+"""Events and checkouts as JSON and back: the one place that knows how rows hold them."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from shadow.core.errors import Broken
+from shadow.core.events import TaskEvent
+from shadow.core.repositories import Checkout
+
+_EVENT: TypeAdapter[Any] = TypeAdapter(Annotated[TaskEvent, Field(discriminator="kind")])
+_CHECKOUT: TypeAdapter[Checkout] = TypeAdapter(Checkout)
+
+
+def encode_event(event: TaskEvent) -> str:
+    # Names and output that are not UTF-8 come as surrogates, which JSON can carry as escapes.
+    return json.dumps(asdict(event), ensure_ascii=True, separators=(",", ":"))
+
+
+def decode_event(kind: str, body: str) -> TaskEvent:
+    """Raises: Broken: it was written by a newer version, or is damaged."""
+    try:
+        return _EVENT.validate_python(json.loads(body))
+    except (ValidationError, ValueError) as error:
+        raise Broken(
+            f"An event of kind {kind!r} cannot be read.", mend="Use the version of Shadow that wrote it."
+        ) from error
+
+
+def encode_checkout(checkout: Checkout | None) -> str | None:
+    return None if checkout is None else json.dumps(asdict(checkout), ensure_ascii=True)
+
+
+def decode_checkout(text: str | None) -> Checkout | None:
+    return None if text is None else _CHECKOUT.validate_python(json.loads(text))
