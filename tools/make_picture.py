@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -11,26 +12,33 @@ from rich.terminal_theme import DIMMED_MONOKAI
 from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
-WIDTH = 100
-PASSING_SHOWN = 3
-
-
-def shadow(*arguments: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", "from shadow.cli.main import main; main()", *arguments],
-        cwd=ROOT,
-        check=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ).stdout
+WIDTH = 118
+STYLES = {
+    "→": "cyan",
+    "✓": "dim",
+    "✗": "red",
+    "  │": "dim",
+    "+": "green",
+    "-": "red",
+    "@@": "cyan",
+    "Task:": "bold",
+    "Done": "green",
+}
 
 
 def main() -> None:
-    printed = shadow("demo")
-    created = re.search(r"Workspace (\S+) on branch", printed)
-    if created is not None:
-        shadow("workspace", "rm", created[1])
+    with tempfile.TemporaryDirectory() as directory:
+        data = Path(directory) / "data"
+        printed = subprocess.run(
+            [sys.executable, "-c", "from shadow.cli.main import main; main()", "demo"],
+            cwd=ROOT,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": directory, "SHADOW_DATA_DIR": str(data)},
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ).stdout
+    printed = printed.replace(str(data), "~/.local/share/shadow").replace(f"{ROOT}/", "")
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     for line in ["$ make run", *_shortened(printed.splitlines())]:
         console.print(Text(line, style=_style(line), no_wrap=True, overflow="ellipsis"))
@@ -44,22 +52,19 @@ def main() -> None:
 def _style(line: str) -> str:
     if line.startswith("$"):
         return "bold"
-    if "FAIL" in line:
-        return "red"
-    return "green" if line.endswith("... ok") else ""
+    return next((style for start, style in STYLES.items() if line.startswith(start)), "")
 
 
 def _shortened(lines: list[str]) -> list[str]:
-    """Without what repeats: the long names of tests, and most of those that pass."""
+    """Without the advice at the end, and with no more than a few lines of each output."""
     kept: list[str] = []
-    passing = 0
+    shown = 0
     for line in lines:
-        passing += line.endswith("... ok")
-        if line.endswith("... ok") and passing > PASSING_SHOWN:
-            if passing == PASSING_SHOWN + 1:
-                kept.append("…")
-            continue
-        kept.append(re.sub(r"^((?:FAIL: )?test_\S+) \(\S+\)", r"\1", line))
+        if line.startswith("The branch is in "):
+            break
+        shown = shown + 1 if line.startswith("  │") else 0
+        if shown <= 4:
+            kept.append(re.sub(sys.executable.rpartition("/")[0] + "/", "", line))
     return kept
 
 

@@ -9,20 +9,30 @@ As a library::
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
 
 from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import SettingsRefused
+from shadow.core.events import TaskEvent
 from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.execution import registry
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
-from shadow.settings import LogFormat, Settings, load_settings
+from shadow.settings import LogFormat, Settings, load_settings, secrets_of_environment
+
+Watcher = Callable[[TaskEvent], None]
 
 if TYPE_CHECKING:
+    from shadow.agent.model import Model
+    from shadow.core.secrets import Redactor
     from shadow.scm.repositories import Repositories
+    from shadow.tasks.service import Tasks
 
 
 def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> WorkspaceManager:
@@ -62,6 +72,35 @@ def make_repositories(settings: Settings) -> "Repositories":
     )
 
 
+def make_provider_model(settings: Settings, name: str) -> "Model":
+    """The model that ``name`` (``provider:name``) means. The provider's SDK loads in the background.
+
+    Raises: ModelNotFound, ModelKeyMissing, SettingsRefused.
+    """
+    from shadow.agent.providers.making import Endpoint, ModelOptions, make_model
+
+    def endpoint(base_url: str, key: SecretStr) -> Endpoint:
+        return Endpoint(base_url=base_url, key=key.get_secret_value())
+
+    return make_model(
+        name,
+        endpoints={
+            "anthropic": endpoint(settings.anthropic_base_url, settings.anthropic_api_key),
+            "openai": endpoint(settings.openai_base_url, settings.openai_api_key),
+            "openrouter": endpoint(settings.openrouter_base_url, settings.openrouter_api_key),
+            "ollama": endpoint(settings.ollama_base_url, settings.ollama_api_key),
+            "compatible": endpoint(settings.compatible_base_url, settings.compatible_api_key),
+        },
+        options=ModelOptions(
+            context_tokens=settings.model_context_tokens,
+            max_output_tokens=settings.model_output_tokens,
+            reasoning=settings.model_reasoning.value if settings.model_reasoning else None,
+            connect_s=settings.model_connect_s,
+            silence_s=settings.model_silence_s,
+        ),
+    )
+
+
 def default_limits(settings: Settings) -> Limits:
     """Of workspaces that ask for nothing else."""
     return Limits(
@@ -74,6 +113,74 @@ def default_limits(settings: Settings) -> Limits:
         workspace_files=settings.limit_workspace_files,
         command_time_s=settings.limit_command_time_s,
     )
+
+
+@asynccontextmanager
+async def open_model(settings: Settings, name: str | None) -> AsyncGenerator["Model"]:
+    """The model that ``name``, or else the setting, means. Raises: SettingsRefused: none is named; ModelNotFound, and others."""
+    name = name or settings.model
+    if name is None:
+        raise SettingsRefused(
+            "No model is chosen.",
+            mend="Give --model PROVIDER:NAME (for example anthropic:claude-sonnet-5 with ANTHROPIC_API_KEY set), or set "
+            "SHADOW_MODEL. Without a key: --model scripted:FILE, see docs/scripts.md.",
+        )
+    kind, _, rest = name.partition(":")
+    if kind == "scripted":
+        from shadow.agent.scripted import open_scripted
+
+        model = open_scripted(Path(rest))
+    elif kind == "replay":
+        from shadow.agent.replay import open_replay
+
+        model = open_replay(Path(rest), redactor=make_redactor(settings))
+    else:
+        model = make_provider_model(settings, name)
+    try:
+        yield model
+    finally:
+        await model.aclose()
+
+
+def make_redactor(settings: Settings) -> "Redactor":
+    """What takes secrets out of records: those of the settings, and the values of variables whose names say so."""
+    from shadow.core.secrets import Redactor
+    from shadow.scm.access import Tokens
+
+    values = (getattr(settings, name) for name in type(settings).model_fields)
+    secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    with suppress(ValueError):  # refused where they are used
+        tokens = Tokens.parse(settings.git_tokens.get_secret_value())
+        secrets += [credential.password for credential in tokens.by_host.values() if credential.password]
+    return Redactor([*secrets, *secrets_of_environment()])
+
+
+@contextmanager
+def record_to(settings: Settings, path: Path, model: "Model") -> Generator[Watcher]:
+    """What records a run as it goes, secrets removed. Raises: RecordingRefused, AlreadyExists, Denied."""
+    from shadow.agent.recording import open_recording
+
+    with open_recording(path, model=model, redactor=make_redactor(settings)) as recorder:
+        yield recorder
+
+
+@asynccontextmanager
+async def open_tasks(settings: Settings) -> AsyncGenerator["Tasks"]:
+    """Tasks on the embedded database. Raises: Denied, Broken, LimitExceeded: of the database."""
+    from shadow.db.store import open_store
+    from shadow.scm.people import users_identity
+    from shadow.tasks.service import Tasks
+
+    async with open_store(settings.data_dir) as store:
+        person = await users_identity()
+        yield Tasks(
+            store=store,
+            manager=make_manager(settings),
+            repositories=make_repositories(settings),
+            co_authors=[person] if person else [],
+            clock=time.time,
+            entropy=os.urandom,
+        )
 
 
 @asynccontextmanager

@@ -31,6 +31,14 @@ from shadow.core.workspaces import Isolation, Mode
 PREFIX = "SHADOW_"
 CONFIG_VARIABLE = "SHADOW_CONFIG"
 _OWN_VARIABLES = {"mode": "AGENT_MODE"}
+_FALLBACK_VARIABLES = {
+    "anthropic_api_key": "ANTHROPIC_API_KEY",
+    "anthropic_base_url": "ANTHROPIC_BASE_URL",
+    "openai_api_key": "OPENAI_API_KEY",
+    "openai_base_url": "OPENAI_BASE_URL",
+    "openrouter_api_key": "OPENROUTER_API_KEY",
+}
+"""Variables that providers' own tools read. They count where neither our variable nor the file says anything."""
 
 
 class LogLevel(StrEnum):
@@ -45,6 +53,13 @@ class LogFormat(StrEnum):
     """``console`` where stderr is a terminal, else ``json``."""
     CONSOLE = "console"
     JSON = "json"
+
+
+class ModelReasoning(StrEnum):
+    OFF = "off"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
 
 
 class UidRange(BaseModel):
@@ -261,6 +276,88 @@ class Settings(BaseModel):
         "presets, such as `pypi .example.org`; in the variable parted by blanks, in the file a list.",
         json_schema_extra={"shown_default": "none"},
     )
+    model: str | None = Field(
+        default=None,
+        description="The model that runs use: `PROVIDER:NAME`, `scripted:FILE` or `replay:FILE`. See docs/models.md.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    anthropic_api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key for `anthropic:` models. `ANTHROPIC_API_KEY` counts where this is not set.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    anthropic_base_url: str = Field(
+        default="https://api.anthropic.com",
+        description="Where they are reached. `ANTHROPIC_BASE_URL` counts where this is not set.",
+    )
+    openai_api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key for `openai:` and `openai-chat:` models. `OPENAI_API_KEY` counts where this is not set.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    openai_base_url: str = Field(
+        default="https://api.openai.com/v1",
+        description="Where they are reached. `OPENAI_BASE_URL` counts where this is not set.",
+    )
+    openrouter_api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key for `openrouter:` models. `OPENROUTER_API_KEY` counts where this is not set.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    openrouter_base_url: str = Field(
+        default="https://openrouter.ai/api/v1",
+        description="Where they are reached.",
+    )
+    ollama_api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key for `ollama:` models, where the server wants one.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    ollama_base_url: str = Field(
+        default="http://localhost:11434/v1",
+        description="Where they are reached.",
+    )
+    compatible_api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key for `compatible:` models, where the server wants one.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    compatible_base_url: str = Field(
+        default="",
+        description="Where they are reached: any server with OpenAI's Chat Completions, for example `http://localhost:8000/v1`.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    model_context_tokens: int | None = Field(
+        default=None,
+        ge=1024,
+        description="How many tokens a request to the model and its answer have together at most.",
+        json_schema_extra={"unit": "tokens", "shown_default": "as known of the model"},
+    )
+    model_output_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        description="How many tokens an answer of the model has at most.",
+        json_schema_extra={"unit": "tokens", "shown_default": "as known of the model"},
+    )
+    model_reasoning: ModelReasoning | None = Field(
+        default=None,
+        description="How much the model reasons before it answers: `off`, `low`, `medium` or `high`.",
+        json_schema_extra={"shown_default": "as the model does by itself"},
+    )
+    model_connect_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="How long connecting to a model's provider may take.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    model_silence_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=3600,
+        description="How long a provider may send nothing at all before the request counts as lost.",
+        json_schema_extra={"unit": "seconds"},
+    )
     log_level: LogLevel = Field(
         default=LogLevel.WARNING,
         description="Least severe log events that are written, to stderr: `debug`, `info`, `warning` or `error`.",
@@ -269,6 +366,13 @@ class Settings(BaseModel):
         default=LogFormat.AUTO,
         description="`console`, `json` (one object a line) or `auto`: `console` where stderr is a terminal.",
     )
+
+
+def secrets_of_environment() -> tuple[str, ...]:
+    """The values of this process's variables whose names say that they are secret."""
+    from shadow.core.secrets import secret_values  # seldom needed
+
+    return secret_values(os.environ)
 
 
 def variable_name(field: str) -> str:
@@ -287,12 +391,13 @@ def load_settings() -> Settings:
     path = config_path()
     from_file = _read_file(path, must_exist=CONFIG_VARIABLE in os.environ)
     try:
-        return Settings.model_validate(from_file | from_environment)
+        return Settings.model_validate(_read_fallbacks(os.environ) | from_file | from_environment)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = str(fault["loc"][0])
         source = variable_name(field) if field in from_environment else f"{field} in {path}"
-        given = (from_file | from_environment).get(field)
+        secret = Settings.model_fields[field].annotation is SecretStr
+        given = "…" if secret else (_read_fallbacks(os.environ) | from_file | from_environment).get(field)
         raise SettingsRefused(
             f"{source} cannot be {given!r}: {_lower_first(fault['msg'].removeprefix('Value error, '))}.",
             mend=f"It means: {Settings.model_fields[field].description}",
@@ -312,6 +417,10 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, object]:
             raise _unknown(f"environment variable {name!r}", name, known)
     # An empty variable counts as one that is not set.
     return {field: environ[variable] for variable, field in field_by_variable.items() if environ.get(variable)}
+
+
+def _read_fallbacks(environ: Mapping[str, str]) -> dict[str, object]:
+    return {field: environ[variable] for field, variable in _FALLBACK_VARIABLES.items() if environ.get(variable)}
 
 
 def _read_file(path: Path, *, must_exist: bool) -> dict[str, object]:

@@ -14,6 +14,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own and no setting in the environment."""
     for name in (*map(variable_name, Settings.model_fields), "SHADOW_CONFIG", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENROUTER_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
@@ -141,3 +143,27 @@ def test_every_setting_is_documented():
         assert field.description
         assert f"`{variable_name(name)}`" in page
         assert field.description in page
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai", "openrouter"])
+def test_a_key_of_the_providers_own_variable_counts_last(provider: str, home: Path, monkeypatch: pytest.MonkeyPatch):
+    def key() -> str:
+        return getattr(load_settings(), f"{provider}_api_key").get_secret_value()
+
+    assert not key()
+    monkeypatch.setenv(f"{provider.upper()}_API_KEY", "sk-own")
+    assert key() == "sk-own"
+    write_config(home, f'{provider}_api_key = "sk-file"\n')
+    assert key() == "sk-file"
+    monkeypatch.setenv(f"SHADOW_{provider.upper()}_API_KEY", "sk-ours")
+    assert key() == "sk-ours"
+
+
+def test_keys_are_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SHADOW_OPENAI_API_KEY", "sk-secret")
+    assert "sk-secret" not in repr(load_settings())
+    write_config(home, 'anthropic_api_key = ["sk-secret"]\n')
+    with pytest.raises(SettingsRefused) as refused:
+        load_settings()
+    assert "anthropic_api_key" in refused.value.message
+    assert "sk-secret" not in str(refused.value)

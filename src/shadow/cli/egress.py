@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from shadow.cli.lifecycle import print_table
 from shadow.cli.opening import find
 from shadow.cli.outcome import DONE, print_json, say
+from shadow.cli.tables import print_table
 from shadow.cli.text import printable, size, span
 from shadow.core.egress import EgressPolicy, EgressRule, parse_rules
 from shadow.core.egress_status import EgressEvent, EgressStatus, policy_to_json

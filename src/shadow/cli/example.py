@@ -9,14 +9,26 @@ from shadow.core.errors import Denied, NotFound
 from shadow.scm.git import Call, git
 
 EXAMPLE = "openhours"
+INSTRUCTION = "The bar is shut in the second half of its Sunday night. Find out why, and mend it."
+CHECK = "python3 -m unittest"
 
 
 def find_example() -> Path:
-    """In an installed wheel beside the code, in a checkout beside ``src``. Raises: NotFound."""
+    """Raises: NotFound."""
+    return _find(EXAMPLE)
+
+
+def find_script() -> Path:
+    """What the scripted model says about it. Raises: NotFound."""
+    return _find(f"{EXAMPLE}.yaml")
+
+
+def _find(name: str) -> Path:
+    """In an installed wheel beside the code, in a checkout beside ``src``."""
     package = Path(shadow.__file__).resolve().parent
-    for directory in (package / "examples" / EXAMPLE, package.parents[1] / "examples" / EXAMPLE):
-        if directory.is_dir():
-            return directory
+    for path in (package / "examples" / name, package.parents[1] / "examples" / name):
+        if path.exists():
+            return path
     raise NotFound("The example is not installed.", mend="Run `make run` in a checkout of Shadow.")
 
 

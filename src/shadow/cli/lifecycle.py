@@ -10,9 +10,10 @@ import typer
 from shadow.cli import copying
 from shadow.cli.limits import LIMIT_NAMES, limits_of, shown_limits
 from shadow.cli.opening import NO_WALL, find, manager_of, open_manager, seconds, variables
-from shadow.cli.outcome import DONE, FAILED, WrongUsage, exit_code, print_json, report, say, wants_colour
+from shadow.cli.outcome import DONE, FAILED, WrongUsage, exit_code, print_json, report, say
 from shadow.cli.references import choose
 from shadow.cli.repositories import RepositoryOptions, create_with_repository
+from shadow.cli.tables import print_table
 from shadow.cli.text import printable, size, span
 from shadow.core.commands import Command, Exited, Killed, LimitReached, Lost, Signalled, TimedOut
 from shadow.core.egress import EgressPolicy, parse_rules
@@ -206,18 +207,3 @@ async def remove(references: Sequence[str], *, every: bool, ask: bool, as_json: 
     if as_json:
         print_json({"removed": removed} | ({"errors": errors} if errors else {}))
     return code
-
-
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 500, no_color=not wants_colour(terminal))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(printable(cell), overflow="ellipsis") for cell in row))
-    console.print(table, highlight=False)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from shadow.cli import workspaces
+from shadow.cli import tasks, workspaces
 from shadow.cli.outcome import INTERRUPTED, WRONG_USAGE, WrongUsage, finish, output_failed, print_json, report
 from shadow.cli.streams import fill_closed
 from shadow.version import __version__
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would double the time that it takes
 )
 app.add_typer(workspaces.app, name="workspace")
+app.add_typer(tasks.app, name="task")
 
 
 @app.callback(invoke_without_command=True)
@@ -47,6 +48,72 @@ def doctor(
     from shadow.cli import doctor as implementation
 
     finish(lambda: implementation.examine(as_json=as_json, quick=quick), as_json=as_json)
+
+
+@app.command()
+def run(
+    repo: Annotated[
+        str | None, typer.Argument(metavar="REPO", help="A path, https://…, ssh://… or USER@HOST:PATH.")
+    ] = None,
+    instruction: Annotated[str | None, typer.Argument(metavar="INSTRUCTION", help="What is to be done.")] = None,
+    continued: Annotated[
+        str | None, typer.Option("--continue", metavar="TASK", help='Go on with a task: `run --continue TASK "…"`.')
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="PROVIDER:NAME, scripted:FILE or replay:FILE; else SHADOW_MODEL."),
+    ] = None,
+    branch: Annotated[str | None, typer.Option(metavar="NAME", help="The branch or tag to start from.")] = None,
+    depth: Annotated[int | None, typer.Option(metavar="N", help="Only the newest N commits of each branch.")] = None,
+    check: Annotated[
+        str | None, typer.Option(metavar="CMD", help="Judges the result, in a fresh sandbox; else .shadow/config.toml.")
+    ] = None,
+    deliver: Annotated[str, typer.Option(metavar="branch|push|patch|none", help="Where the work goes.")] = "branch",
+    deliver_to: Annotated[str | None, typer.Option("--as", metavar="NAME", help="The delivered branch's name.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="With --deliver patch: the file.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the workspace after the delivery.")] = False,
+    record: Annotated[str | None, typer.Option(metavar="FILE", help="Record the run, for --model replay:FILE.")] = None,
+    max_steps: Annotated[int | None, typer.Option(metavar="N", help="Requests to the model; 100 by default.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens of all requests and answers.")] = None,
+    max_cost: Annotated[str | None, typer.Option(metavar="USD", help="What the model may cost.")] = None,
+    max_time: Annotated[str | None, typer.Option(metavar="TIME", help="How long it may take; 1h by default.")] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="A host that the sandbox may reach, or a preset; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as one JSON object a line.")] = False,
+) -> None:
+    """Let an agent work on a repository and hand back a branch.
+
+    Exit codes: 0 done, 1 failed or gave up, 2 wrong usage, 3 this host cannot do it, 4 a limit was reached, 130 interrupted.
+    """
+    from shadow.cli import run as implementation
+
+    if continued is not None and repo is not None and instruction is None:
+        repo, instruction = None, repo  # with --continue there is one argument, the message
+    arguments = implementation.RunArguments(
+        repo=repo,
+        instruction=instruction or "",
+        continued=continued,
+        model=model,
+        branch=branch,
+        depth=depth,
+        check=check,
+        deliver=deliver,
+        deliver_to=deliver_to,
+        output=output,
+        keep=keep,
+        record=record,
+        max_steps=max_steps,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        max_time=max_time,
+        allow=tuple(allow or ()),
+        as_json=as_json,
+    )
+    finish(lambda: implementation.run(arguments), as_json=as_json)
 
 
 @app.command()

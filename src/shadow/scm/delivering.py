@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from shadow.core.errors import Conflict, Rejected
+from shadow.core.errors import Conflict, LimitExceeded, Rejected
 from shadow.scm.access import Access
 from shadow.scm.collecting import Work
 from shadow.scm.failures import failure
@@ -145,6 +145,16 @@ async def _remote_tip(work: Work, access: Access, ref: str) -> str | None:
         if name == ref:
             return value
     return None
+
+
+async def difference(work: Work, *, limit_bytes: int) -> bytes | None:
+    """What the work changes, for reading; ``None`` where that is more than ``limit_bytes``."""
+    plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--no-renames"]
+    call = Call(arguments=["diff", *plain, work.base, work.tip], directory=work.repository, timeout_s=SLOW_S)
+    try:
+        return (await git(call, limit_bytes=limit_bytes)).stdout
+    except LimitExceeded:
+        return None
 
 
 async def patch(work: Work) -> bytes:

@@ -35,6 +35,15 @@ INSIDE: Sequence[str] = (
 )
 """For our own calls of git inside a workspace, where nothing that the repository configures is wanted."""
 
+EXCLUDED = b"""# What tools leave behind and nobody means to commit. The repository's own .gitignore files come first.
+__pycache__/
+*.py[cod]
+.venv/
+node_modules/
+.DS_Store
+"""
+"""``.git/info/exclude`` of a workspace, in place of the ignore file that people keep for themselves."""
+
 LFS_FILTER: Sequence[str] = (
     '[filter "lfs"]',
     "\tclean = git-lfs clean -- %f",
@@ -200,6 +209,7 @@ async def _lay(executor: ToolExecutor, clone: Clone, identity: Identity) -> None
         raise group.exceptions[0] from None
     if filling.shallow is not None:
         await executor.write_file(f"{git_dir}/shallow", filling.shallow)
+    await executor.write_file(f"{git_dir}/info/exclude", EXCLUDED)
     await executor.write_file(f"{git_dir}/packed-refs", packed_refs(clone))
     await executor.write_file(f"{git_dir}/config", config(clone, identity))
     head = filling.base_commit if clone.branch is None else f"ref: {HEADS}{clone.branch}"

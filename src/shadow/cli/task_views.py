@@ -1,0 +1,106 @@
+"""``shadow task list|show|events|diff``: read from the tasks' logs and, while there is one, their workspace."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from shadow.bootstrap import make_manager, start_logging
+from shadow.cli.outcome import DONE, print_json, say
+from shadow.cli.run_display import Lines
+from shadow.cli.tables import print_table
+from shadow.cli.text import printable, span
+from shadow.core.errors import NotFound
+from shadow.core.events import Recorded, RunFinished, RunStarted, WorkDelivered
+from shadow.core.tasks import Task
+from shadow.db.store import open_store
+from shadow.settings import load_settings
+
+MAX_SHOWN_DIFF_BYTES = 16 * 1024 * 1024
+
+
+async def list_all(*, limit: int, as_json: bool) -> int:
+    settings = load_settings()
+    start_logging(settings)
+    async with open_store(settings.data_dir) as store:
+        tasks = await store.list_tasks(limit=limit)
+    if as_json:
+        print_json({"tasks": [asdict(task) for task in tasks]})
+        return DONE
+    if not tasks:
+        say('There is no task yet. `shadow run REPO "INSTRUCTION"` makes one.')
+        return DONE
+    now = time.time()
+    rows = [
+        (t.id, _state(t), span(now - t.created_at) + " ago", printable(t.model)[:30], printable(t.title)[:60])
+        for t in tasks
+    ]
+    print_table(("ID", "STATE", "MADE", "MODEL", "TASK"), rows)
+    return DONE
+
+
+def _state(task: Task) -> str:
+    return task.outcome or task.state.value
+
+
+async def show(reference: str, *, as_json: bool) -> int:
+    settings = load_settings()
+    start_logging(settings)
+    async with open_store(settings.data_dir) as store:
+        task = await store.task(reference)
+        recorded = await store.all_events(task.id)
+    if as_json:
+        runs = [asdict(r.event) for r in recorded if isinstance(r.event, RunStarted | RunFinished)]
+        print_json({"task": asdict(task), "runs": runs})
+        return DONE
+    watch = Lines()
+    for record in recorded:
+        if isinstance(record.event, RunStarted) and record.event.run > 1:
+            print(f"\n» {printable(record.event.message.text)}")
+        watch(record.event)
+        if isinstance(record.event, RunFinished):
+            print(f"{record.event.status}: {printable(record.event.summary)}")
+    print(f"\nTask {task.id}: {_state(task)}, {task.runs} run{'s' if task.runs != 1 else ''}, {task.events} events.")
+    if task.workspace_id is not None:
+        print(f"Its workspace is {task.workspace_id}.")
+    return DONE
+
+
+async def events(reference: str, *, after: int) -> int:
+    settings = load_settings()
+    start_logging(settings)
+    async with open_store(settings.data_dir) as store:
+        task = await store.task(reference)
+        while page := await store.events(task.id, after=after):
+            for record in page:
+                line = {"seq": record.seq, "at": record.at, **asdict(record.event)}
+                sys.stdout.write(json.dumps(line, ensure_ascii=True) + "\n")
+            after = page[-1].seq
+    return DONE
+
+
+async def diff(reference: str, *, as_json: bool) -> int:
+    settings = load_settings()
+    start_logging(settings)
+    async with open_store(settings.data_dir) as store:
+        task = await store.task(reference)
+        content = await _diff_of(task, await store.all_events(task.id))
+    if as_json:
+        print_json({"task": task.id, "diff": content.decode(errors="replace")})
+    else:
+        sys.stdout.buffer.write(content)
+    return DONE
+
+
+async def _diff_of(task: Task, recorded: Sequence[Recorded]) -> bytes:
+    """From the workspace while it is there, else as it was delivered last. Raises: NotFound."""
+    if task.checkout is not None and task.workspace_id is not None:
+        async with await make_manager(load_settings()).attach(task.workspace_id) as executor:
+            return (await executor.git_diff(base=task.checkout.base_commit, limit_bytes=MAX_SHOWN_DIFF_BYTES)).content
+    delivered = [record.event for record in recorded if isinstance(record.event, WorkDelivered)]
+    if not delivered:
+        raise NotFound(f"The task {task.id} has delivered nothing.", mend="`shadow task show` says why.")
+    if not delivered[-1].diff:
+        raise NotFound("The difference was too large to be kept.", mend=f"Look at {delivered[-1].where}.")
+    return delivered[-1].diff.encode("utf-8", "surrogateescape")
