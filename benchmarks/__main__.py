@@ -11,7 +11,7 @@ import sys
 
 from benchmarks.result import Result
 
-NAMES = ("exec", "create", "files", "stream", "grep", "cli", "sidecar", "limits", "egress")
+NAMES = ("exec", "create", "files", "stream", "grep", "cli", "sidecar", "limits", "egress", "repositories", "agent")
 
 
 def run(name: str) -> Result:
