@@ -286,7 +286,6 @@ async def test_settings_of_the_repository_lead_nowhere(
     assert not ran(canary)
 
 
-@needs_lfs
 @pytest.mark.parametrize("way", ["href", "redirect"])
 async def test_a_server_may_lead_elsewhere_and_credentials_do_not_follow(
     server: GitServer, elsewhere: GitServer, tmp_path: Path, way: str
@@ -321,7 +320,6 @@ async def test_a_server_may_lead_elsewhere_and_credentials_do_not_follow(
     assert elsewhere.authorizations == []
 
 
-@needs_lfs
 @pytest.mark.parametrize("lie", ["other bytes", "too few", "too many", "endless", "endless, and unsaid"])
 async def test_what_is_not_what_its_pointer_says_does_not_come_in(server: GitServer, tmp_path: Path, lie: str) -> None:
     repos = repositories(tmp_path / "data", repository_limit_bytes=32 << 20)

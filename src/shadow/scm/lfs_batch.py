@@ -112,7 +112,10 @@ async def _find_server(access: Access, repository: RemoteRepository, patience: P
         timeout_s=patience.answer_s,
         about=f"{access.call.about} (git-lfs-authenticate)",
     )
-    answer = _object((await git(call, limit_bytes=MAX_SSH_ANSWER_BYTES)).stdout)
+    try:
+        answer = _object((await git(call, limit_bytes=MAX_SSH_ANSWER_BYTES)).stdout)
+    except LimitExceeded as error:
+        raise bad_answer(f"more than {MAX_SSH_ANSWER_BYTES} bytes by ssh") from error
     return _batch_of(answer.get("href"), _headers(answer.get("header")), encrypted=False)
 
 

@@ -93,10 +93,12 @@ class LfsHttp:
     def __init__(self, session: aiohttp.ClientSession, access: Access, repository: RemoteRepository) -> None:
         self._session = session
         self._access = access
-        self._own = None if repository.scheme is Scheme.SSH else URL(repository.url, encoded=True).origin()
         self._repository = repository
         self._credential = access.credential
-        self._others: list[Credential] | None = [] if access.credential is not None else None
+        self._others: list[Credential] | None = None
+        """Of the user's own; ``None``: not looked for yet. None where there is one already, or where it could be read."""
+        if access.credential is not None or (repository.scheme is Scheme.HTTP and not repository.is_loopback):
+            self._others = []
         self._asking = asyncio.Lock()
         assert access.proxy is not None
         proxy = URL(access.proxy)
@@ -141,9 +143,9 @@ class LfsHttp:
     async def _answer(self, method: str, link: Link, body: bytes | None) -> AsyncGenerator[aiohttp.ClientResponse]:
         redirects = 0
         while True:
-            origin = link.url.origin()
-            about = f"{self._access.call.about} (large files from {origin})"
-            credential = self._credential if origin == self._own and not _authorizes(link.headers) else None
+            about = f"{self._access.call.about} (large files from {link.url.origin()})"
+            ours = self._is_own(link.url) and not _authorizes(link.headers)
+            credential = self._credential if ours else None
             headers = {**link.headers, **({"Authorization": _basic(credential)} if credential else {})}
             async with self._hop(method, link.url, headers, body, about) as response:
                 if response.status == 200:
@@ -156,10 +158,15 @@ class LfsHttp:
                         raise bad_answer(f"more than {MAX_REDIRECTS} redirects")
                     continue
                 _check_proxy(response.status, response.reason or "", about)
-                if response.status != 401 or origin != self._own or _authorizes(link.headers):
+                if response.status != 401 or not ours:
                     raise status_error(response.status, about)
             if not await self._has_other(credential):
                 raise status_error(401, about)
+
+    def _is_own(self, url: URL) -> bool:
+        """Whether it is on the repository's own scheme, host and port; ssh's are nobody's here."""
+        own = self._repository
+        return (url.scheme, (url.host or "").lower(), url.port) == (own.scheme.value, own.host, own.port)
 
     async def _has_other(self, refused: Credential | None) -> bool:
         """Whether there is a credential besides the one that was refused; each of the user's is tried once."""
@@ -199,7 +206,8 @@ def _basic(credential: Credential) -> str:
 def _follow(link: Link, location: str) -> Link:
     """What was given for one host goes to no other."""
     target = parse_link(urljoin(str(link.url), location), link.headers, encrypted=link.url.scheme == "https")
-    return target if target.url.origin() == link.url.origin() else replace(target, headers=_without_secrets(link))
+    here, there = ((url.scheme, url.host, url.port) for url in (link.url, target.url))
+    return target if here == there else replace(target, headers=_without_secrets(link))
 
 
 def _without_secrets(link: Link) -> Mapping[str, str]:
