@@ -211,8 +211,8 @@ def _wait_for_port(port: int) -> None:
 
 
 @contextmanager
-def ssh_server(directory: Path) -> Generator[SshServer | None]:
-    """sshd on loopback for the user who runs the tests; ``None`` where there is none."""
+def ssh_server(directory: Path, *, programs: Path | None = None) -> Generator[SshServer | None]:
+    """sshd on loopback for the user who runs the tests; ``None`` where there is none. ``programs``: first in its PATH."""
     program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin:/sbin")
     if program is None:
         yield None
@@ -233,6 +233,7 @@ def ssh_server(directory: Path) -> Generator[SshServer | None]:
         "UsePAM no",
         "PasswordAuthentication no",
         "PermitRootLogin prohibit-password",
+        *([f"SetEnv PATH={programs}:/usr/local/bin:/usr/bin:/bin"] if programs is not None else []),
     ]
     (directory / "config").write_text("\n".join(settings) + "\n")
     if os.geteuid() == 0:

@@ -19,6 +19,9 @@ class LfsServer:
     """By object id."""
     href: str | None = None
     """Where it says that objects are, in place of itself."""
+    scheme: str = "http"
+    headers: Mapping[str, str] | None = None
+    """That it wants with a download."""
     downloads: list[str] = field(default_factory=list[str])
 
     def add(self, content: bytes) -> bytes:
@@ -29,7 +32,7 @@ class LfsServer:
     def serve(self, request: BaseHTTPRequestHandler, body: bytes) -> bool:
         """Whether the request was one for it, and is answered."""
         if request.path.endswith("/info/lfs/objects/batch"):
-            here = f"http://{request.headers['Host']}"
+            here = f"{self.scheme}://{request.headers['Host']}"
             answer = {
                 "transfer": "basic",
                 "objects": [self._describe(each, here) for each in json.loads(body)["objects"]],
@@ -48,7 +51,10 @@ class LfsServer:
         oid = str(wanted["oid"])
         if oid not in self.objects:
             return {**wanted, "error": {"code": 404, "message": "Object does not exist"}}
-        return {**wanted, "actions": {"download": {"href": f"{self.href or here}/lfs-objects/{oid}"}}}
+        return {
+            **wanted,
+            "actions": {"download": {"href": f"{self.href or here}/lfs-objects/{oid}", "header": self.headers or {}}},
+        }
 
 
 def _answer(

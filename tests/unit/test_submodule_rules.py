@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shadow.core.errors import Rejected, ShadowError
 from shadow.core.repositories import LocalRepository, RemoteRepository, parse_repository
 from shadow.scm.failures import UnsoundRepository
-from shadow.scm.lfs import parse_pointer
+from shadow.scm.pointers import parse_pointer
 from shadow.scm.submodules import Module, find_modules, locate, parse_settings, resolve
 from shadow.scm.trees import LINK, MODULE, Entry
 

@@ -8,7 +8,7 @@ are left to git and ssh, which run with the user's configuration, outside of eve
 import os
 import shlex
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from shadow.core.egress import EgressLimits, EgressPolicy, EgressRule, parse_rules
@@ -35,6 +35,12 @@ class Access:
     """``--upload-pack …`` for a source that another user owns."""
     local: LocalSource | None = None
     """Where the other side is a directory of this host."""
+    remote: RemoteRepository | None = None
+    """Where it is not: as its user named it."""
+    credential: Credential | None = None
+    """For the remote's host alone; ``None``: what the user's own means have for it."""
+    proxy: str | None = field(default=None, repr=False)
+    """Through which whatever speaks HTTP to the remote, or to where it leads, must go. Holds a credential."""
 
 
 def credential_for(repository: RemoteRepository, tokens: Mapping[str, Credential]) -> Credential | None:
@@ -63,12 +69,14 @@ def guard_policy(
     """Every public host, what ``rules`` name, and, if it is ``trusted``, the repository's host wherever it is.
 
     Redirects and what a server names (of large files, say) go by the same policy, and all of it together by ``limit_bytes``.
+    A host of ssh serves large files by https.
     """
     named: list[str] = []
     if trusted:
         host = f"[{repository.host}]" if ":" in repository.host else repository.host
         itself = is_address(repository.host) or repository.host == "localhost"
-        named = [f"{'' if itself else 'private:'}{host}:{repository.port}"]
+        ports = f"{repository.port},443" if repository.scheme is Scheme.SSH else f"{repository.port}"
+        named = [f"{'' if itself else 'private:'}{host}:{ports}"]
     return EgressPolicy(rules=(*parse_rules(["*:*", *named]), *rules), limits=EgressLimits(total_bytes=limit_bytes))
 
 
@@ -80,19 +88,12 @@ async def to_remote(
 
     Raises: Denied: the host of an ssh address is not allowed. Unavailable: it does not resolve.
     """
-    if repository.scheme is Scheme.SSH:
-        pinned = await _pinned(repository, policy)
-        async with _reaching(repository, None, [], about, ssh=pinned) as access:
-            yield access
-    elif proxy is not None:
-        async with _reaching(repository, credential, [f"http.proxy={proxy}"], about) as access:
-            yield access
-    else:
-        async with (
-            guarding_proxy(policy) as guard,
-            _reaching(repository, credential, [f"http.proxy={guard}"], about) as access,
-        ):
-            yield access
+    ssh = await _pinned(repository, policy) if repository.scheme is Scheme.SSH else ""
+    async with (
+        guarding_proxy(policy) if proxy is None else nullcontext(proxy) as through,
+        _reaching(repository, credential, through, about, ssh=ssh) as access,
+    ):
+        yield access
 
 
 async def _pinned(repository: RemoteRepository, policy: EgressPolicy) -> str:
@@ -112,9 +113,9 @@ async def _pinned(repository: RemoteRepository, policy: EgressPolicy) -> str:
 
 @asynccontextmanager
 async def _reaching(
-    repository: RemoteRepository, credential: Credential | None, config: Sequence[str], about: str, *, ssh: str = ""
+    repository: RemoteRepository, credential: Credential | None, proxy: str, about: str, *, ssh: str
 ) -> AsyncGenerator[Access]:
-    settings = [*_HTTP, *config]
+    settings = [*_HTTP, f"http.proxy={proxy}"]
     descriptor: int | None = None
     env: dict[str, str] = {}
     try:
@@ -136,6 +137,9 @@ async def _reaching(
                 pass_fds=() if descriptor is None else (descriptor,),
                 about=about,
             ),
+            remote=repository,
+            credential=credential,
+            proxy=proxy,
         )
     finally:
         if descriptor is not None:

@@ -14,7 +14,6 @@ from shadow.core.errors import (
     Rejected,
     ShadowError,
     Unavailable,
-    Unsupported,
 )
 
 MAX_SHOWN = 2000
@@ -57,16 +56,6 @@ class _Sign:
 
 _SIGNS: Sequence[_Sign] = (
     _Sign(
-        Unsupported,
-        "Install git-lfs, e.g. 'apt-get install git-lfs', or leave --lfs away.",
-        ("'lfs' is not a git command",),
-    ),
-    _Sign(
-        UnsoundRepository,
-        "The server sent something else than the pointer says: run `git lfs push --all` to it, or leave --lfs away.",
-        ("expected OID [0-9a-f]{64}",),
-    ),
-    _Sign(
         NotFound,
         "Push the commit that is named to a branch or a tag there; not every server hands out others.",
         ("not our ref [0-9a-f]", "unadvertised object [0-9a-f]", "couldn't find remote ref [0-9a-f]{40}"),
@@ -78,7 +67,7 @@ _SIGNS: Sequence[_Sign] = (
             "[Oo]ut of memory",
             "No space left on device",
             "Disk quota exceeded",
-            "[Ff]ile too large",
+            "File too large",
             "exceeds maximum allowed size",
         ),
     ),
@@ -93,7 +82,6 @@ _SIGNS: Sequence[_Sign] = (
         (
             "SSL certificate problem",
             "certificate verif",
-            "x509: ",
             "SSL: ",
             "SSL_connect",
             "TLS connect error",
@@ -110,8 +98,7 @@ _SIGNS: Sequence[_Sign] = (
         "For https set SHADOW_GIT_TOKENS=HOST=TOKEN, or have a ~/.netrc entry or a git credential helper; for ssh load a key "
         "into your agent.",
         (
-            "Authentication (failed|required)",
-            "Authorization error",
+            "Authentication failed",
             "could not read (Username|Password)",
             "terminal prompts disabled",
             r"Permission denied \(",
@@ -125,19 +112,15 @@ _SIGNS: Sequence[_Sign] = (
         (
             "Could not resolve host",
             r"CONNECT tunnel failed, response 5\d\d",
-            r"HTTP code 5\d\d from proxy",
             "Name or service not known",
             "Failed to connect",
             "Connection (refused|timed out|reset|closed)",
             "Network is unreachable",
             "No route to host",
             "Couldn't connect",
-            "dial tcp ",
-            "Fatal error: Server error",
             "Operation too slow",
             "unexpected disconnect",
             "early EOF",
-            "unexpected EOF",
             "RPC failed",
             "no end after",
             r"requested URL returned error: 5\d\d",
@@ -163,7 +146,7 @@ _SIGNS: Sequence[_Sign] = (
         "Check the address; some servers answer so to who may not see it.",
         (
             "requested URL returned error: 404",
-            "[Rr]epository (or object )?not found",
+            "[Rr]epository not found",
             "repository '.*' not found",
             "does not exist",
         ),

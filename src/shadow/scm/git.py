@@ -68,13 +68,14 @@ class Runner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of git."""
+    """One call of git, or of what git would call."""
 
+    program: str = "git"
     arguments: Sequence[str]
     directory: Path | None = None
     """The repository (``GIT_DIR``); ``None`` where the call names none."""
-    config: Sequence[str] = ()
-    """``name=value``; later ones win."""
+    config: Sequence[str] = field(default=(), repr=False)
+    """``name=value``; later ones win. The address of a proxy may hold a credential."""
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     protocols: Sequence[str] = ()
     """What it may speak to others; nothing by default."""
@@ -84,8 +85,6 @@ class Call:
     timeout_s: float = QUICK_S
     memory_bytes: int | None = None
     """Address space that git may take at most: for what somebody hostile can make it hold in memory."""
-    file_bytes: int | None = None
-    """How large a file it may write at most: for what somebody hostile sends."""
     pass_fds: Sequence[int] = ()
     about: str = "git"
     """What it is for, in messages: "Fetching https://…"."""
@@ -156,7 +155,7 @@ async def git(
     try:
         process = await asyncio.create_subprocess_exec(
             *call.runner.prefix,
-            "git",
+            call.program,
             *call.arguments,
             stdin=asyncio.subprocess.PIPE if given_fd is None else given_fd,
             stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
@@ -168,10 +167,9 @@ async def git(
         )
     except FileNotFoundError as error:
         raise Unsupported("git is not installed.", mend="Install it, e.g. 'apt-get install git'.") from error
-    for kind, limit in ((resource.RLIMIT_AS, call.memory_bytes), (resource.RLIMIT_FSIZE, call.file_bytes)):
-        if limit is not None:
-            with suppress(ProcessLookupError):
-                resource.prlimit(process.pid, kind, (limit, limit))
+    if call.memory_bytes is not None:
+        with suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (call.memory_bytes, call.memory_bytes))
     try:
         async with asyncio.timeout(call.timeout_s), asyncio.TaskGroup() as tasks:
             out = tasks.create_task(_read(process.stdout, limit_bytes)) if process.stdout else None

@@ -1,54 +1,28 @@
 """Large files that a commit has only pointers to (git-lfs): fetched into the mirror, measured and checked there.
 
-git-lfs of the control plane fetches from the repository's own address with the credentials of its access; settings of the
-repository (``.lfsconfig``), transfer agents and other programs are off. From a directory of this host they are copied without
-running anything. See git-lfs's docs/spec.md for pointers.
+From a remote ``lfs_batch`` fetches them: from the repository's own address, whatever its ``.lfsconfig`` says. From a directory of
+this host they are copied. Nothing is run for either.
 """
 
 import asyncio
 import hashlib
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from shadow.core.errors import LimitExceeded, NotFound
+from shadow.scm import lfs_batch
 from shadow.scm.access import Access
-from shadow.scm.git import SLOW_S, Call, Progress, git
+from shadow.scm.git import Call, Progress, git
 from shadow.scm.local_source import LocalSource
+from shadow.scm.pointers import MAX_POINTER_BYTES, Pointer, parse_pointer
 from shadow.scm.trees import LINK, MODULE, Entry
 
-MAX_POINTER_BYTES = 1024
 POINTERS_AT_ONCE = 16 * 1024
-SLACK_BYTES = 1024 * 1024
-_POINTER = re.compile(
-    rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n"
-)
-_SETTINGS = (
-    "lfs.basictransfersonly=true",
-    "lfs.standalonetransferagent=",
-    "lfs.fetchinclude=",
-    "lfs.fetchexclude=",
-    "lfs.fetchrecentalways=false",
-    "lfs.skipdownloaderrors=false",
-    "lfs.transfer.maxretries=3",
-    "lfs.transfer.maxretrydelay=2",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    oid: str
-    size_bytes: int
-
-    @property
-    def name(self) -> str:
-        """In a git directory."""
-        return f"lfs/objects/{self.oid[:2]}/{self.oid[2:4]}/{self.oid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +33,18 @@ class StoredObject:
     size_bytes: int
 
 
-def parse_pointer(content: bytes) -> Pointer | None:
-    found = _POINTER.fullmatch(content)
-    return Pointer(found[1].decode(), int(found[2])) if found else None
-
-
 async def bring(
     mirror: Path,
-    commit: str,
     entries: Sequence[Entry],
     access: Access,
     *,
     limit_bytes: int,
     progress: Progress | None = None,
 ) -> Sequence[StoredObject]:
-    """The large files of ``commit``, whose tree has these ``entries``, sound, in the mirror's store.
+    """The large files of a commit whose tree has these ``entries``, sound, in the mirror's store.
 
-    ``limit_bytes``: of all together. Raises: NotFound: the other side does not have one; Unsupported: git-lfs is missing;
-    LimitExceeded; and what fetching from a remote raises.
+    ``limit_bytes``: of all together. Raises: NotFound: the other side does not have one; LimitExceeded; and what fetching from
+    a remote raises.
     """
     pointers = await _pointers(mirror, entries)
     size = sum(pointer.size_bytes for pointer in pointers)
@@ -91,16 +59,14 @@ async def bring(
         if access.local is not None:
             for pointer in missing:
                 await asyncio.to_thread(_copy, access.local, mirror, pointer)
+            lacking = await _missing(mirror, missing)
+            if lacking:
+                raise NotFound(
+                    f"{len(lacking)} large files are not there, or are not what their pointers say, such as {lacking[0].oid}.",
+                    mend="Run `git lfs fetch` there.",
+                )
         else:
-            await _fetch(mirror, commit, access, max(pointer.size_bytes for pointer in missing), progress)
-        lacking = await _missing(mirror, missing)
-        if lacking:
-            raise NotFound(
-                f"{len(lacking)} large files are not there, or are not what their pointers say, such as {lacking[0].oid}.",
-                mend="Run `git lfs fetch` there."
-                if access.local
-                else "Run `git lfs push --all` there; .lfsconfig is not followed.",
-            )
+            await lfs_batch.fetch(access, missing, mirror=mirror, progress=progress)
     return [StoredObject(pointer.name, mirror / pointer.name, pointer.size_bytes) for pointer in pointers]
 
 
@@ -156,27 +122,6 @@ def _make_room(mirror: Path, keep: set[str], limit_bytes: int) -> None:
         for file in files:
             if file.name not in keep:
                 file.unlink(missing_ok=True)
-
-
-async def _fetch(mirror: Path, commit: str, access: Access, largest_bytes: int, progress: Progress | None) -> None:
-    config = [*access.call.config, *_SETTINGS, f"remote.origin.url={access.address}"]
-    if access.address.startswith("http"):
-        base = access.address.rstrip("/")
-        config.append(f"lfs.url={base}{'' if base.endswith('.git') else '.git'}/info/lfs")
-    call = replace(
-        access.call,
-        arguments=["lfs", "fetch", "origin", commit],
-        directory=mirror,
-        config=config,
-        timeout_s=SLOW_S,
-        file_bytes=largest_bytes + SLACK_BYTES,
-        about=f"{access.call.about} (large files)",
-    )
-    try:
-        await git(call, progress=progress)
-    finally:
-        for left in ("cache", "incomplete", "logs", "tmp"):
-            shutil.rmtree(mirror / "lfs" / left, ignore_errors=True)
 
 
 def _copy(source: LocalSource, mirror: Path, pointer: Pointer) -> None:

@@ -260,7 +260,6 @@ async def _make(path: Path, object_format: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
     init = ["init", "--quiet", "--bare", "--template=", f"--object-format={object_format}", str(new)]
     await git(Call(arguments=init, about="Making a mirror"))
-    (new / "HEAD").write_text("ref: refs/shadow/none\n")  # git-lfs would read settings from the commit of HEAD
     new.rename(path)
 
 

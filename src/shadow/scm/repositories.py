@@ -142,7 +142,6 @@ class Repositories:
             if asked.lfs:
                 large = await large_files.bring(
                     mirror.path,
-                    base_commit,
                     entries,
                     access,
                     limit_bytes=budget.bytes_left,
