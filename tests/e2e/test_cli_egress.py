@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import needs_curl
 from tests.support.shadow_cli import ShadowCli
 
 
@@ -48,6 +49,7 @@ def test_rules_are_given_shown_added_and_removed(cli: ShadowCli) -> None:
     assert b"It may reach no host" in cli.run("workspace", "egress", id_).stderr
 
 
+@needs_curl
 def test_the_command_that_a_refusal_names_allows_it(cli: ShadowCli, port: int) -> None:
     id_ = cli.create("--allow", "example.org")
     fetch = ("workspace", "exec", id_, "--", "curl", "-sS", "--noproxy", "", f"http://127.0.0.1:{port}/")

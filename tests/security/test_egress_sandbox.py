@@ -41,8 +41,9 @@ from tests.support.local_workspaces import (
     skip_without_sandbox,
     status_field,
 )
+from tests.support.programs import needs_curl
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, needs_curl]
 
 # Programs inside take loopback addresses for their own, as NO_PROXY says; the hosts of the tests are loopback addresses.
 THROUGH = "unset NO_PROXY no_proxy; "
