@@ -7,7 +7,6 @@ those that the call names.
 
 import asyncio
 import os
-import resource
 import shutil
 import signal
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
@@ -23,6 +22,8 @@ MAX_STDOUT_BYTES = 64 * 1024 * 1024
 QUICK_S = 120.0
 SLOW_S = 3600.0
 PIECE_BYTES = 256 * 1024
+_ULIMIT_BLOCK_BYTES = 512
+"""What ``ulimit -f`` of any ``sh`` counts in."""
 
 ALWAYS: Sequence[str] = (
     "core.hooksPath=/dev/null",
@@ -155,6 +156,7 @@ async def git(
     given_fd = stdin if isinstance(stdin, int) else None
     try:
         process = await asyncio.create_subprocess_exec(
+            *_limited(call),
             *call.runner.prefix,
             "git",
             *call.arguments,
@@ -168,10 +170,6 @@ async def git(
         )
     except FileNotFoundError as error:
         raise Unsupported("git is not installed.", mend="Install it, e.g. 'apt-get install git'.") from error
-    for kind, limit in ((resource.RLIMIT_AS, call.memory_bytes), (resource.RLIMIT_FSIZE, call.file_bytes)):
-        if limit is not None:
-            with suppress(ProcessLookupError):
-                resource.prlimit(process.pid, kind, (limit, limit))
     try:
         async with asyncio.timeout(call.timeout_s), asyncio.TaskGroup() as tasks:
             out = tasks.create_task(_read(process.stdout, limit_bytes)) if process.stdout else None
@@ -191,6 +189,13 @@ async def git(
     if check and code != 0:
         raise failure(call.about, done.stderr or f"git ended with code {code}")
     return done
+
+
+def _limited(call: Call) -> Sequence[str]:
+    """Words before everything else that set the limits first: git's children would not have what is set while it runs."""
+    memory = [] if call.memory_bytes is None else [f"ulimit -v {call.memory_bytes // 1024}"]
+    file = [] if call.file_bytes is None else [f"ulimit -f {-(-call.file_bytes // _ULIMIT_BLOCK_BYTES)}"]
+    return ("/bin/sh", "-c", " && ".join([*memory, *file, 'exec "$@"']), "sh") if memory or file else ()
 
 
 async def _read(stream: asyncio.StreamReader, limit_bytes: int) -> bytes:
