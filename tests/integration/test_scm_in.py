@@ -19,6 +19,8 @@ from shadow.scm.failures import (
     TlsFailed,
     UnsoundRepository,
 )
+from shadow.scm.git import Call
+from shadow.scm.git import git as git_call
 from shadow.scm.repositories import Repositories
 from tests.support.git_servers import GitServer, commit, git, http_server, make_certificate, make_repository, ssh_server
 from tests.support.scm import clone, repositories, sh
@@ -318,6 +320,16 @@ async def test_https(
         monkeypatch.setenv("GIT_SSL_CAINFO", str(certificate))
         async with cloned(f"{server.url}/source") as (executor, _):
             await sh(executor, "cat README")
+
+
+# git of the control plane
+
+
+async def test_limits_of_git_hold_for_what_it_starts_however_busy_we_are() -> None:
+    """git-lfs and others are children of git; a limit that is set while git runs comes too late for them."""
+    call = Call(arguments=["-c", "alias.limits=!ulimit -f -v", "limits"], file_bytes=1 << 20, memory_bytes=1 << 30)
+    told = await asyncio.gather(*(git_call(call) for _ in range(20)))
+    assert {tuple(done.stdout.split()[-1:]) for done in told} == {(b"%d" % (1 << 20),)}
 
 
 # What cannot be

@@ -88,4 +88,5 @@ async def forged(
     finally:
         server.close()
         for writer in writers:
-            writer.transport.abort()
+            if writer.transport.get_write_buffer_size() or not writer.transport.is_closing():
+                writer.transport.abort()

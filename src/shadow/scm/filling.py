@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from shadow.core.commands import CommandSpec, Exited
+from shadow.core.commands import CommandSpec, Exited, LimitReached
 from shadow.core.errors import Broken, LimitExceeded, ShadowError, Unavailable, Unsupported
 from shadow.execution.interface import ToolExecutor
 from shadow.scm.failures import failure
@@ -295,7 +295,7 @@ async def run_git(
     timeout_s: float = 300.0,
     limit_bytes: int = 1024 * 1024,
 ) -> bytes:
-    """git inside the workspace; what it prints is the workspace's word. Raises: as ``failure``."""
+    """git inside the workspace; what it prints is the workspace's word. Raises: Broken, LimitExceeded."""
     settings = [word for setting in INSIDE for word in ("-c", setting)]
     result = await executor.run(
         CommandSpec(
@@ -306,6 +306,13 @@ async def run_git(
         ),
         output_limit_bytes=limit_bytes,
     )
+    if isinstance(result.ending, LimitReached):
+        limit = result.ending.limit
+        raise LimitExceeded(
+            f"{about} failed: git in the workspace reached the limit {limit}.",
+            mend="Raise the workspace's limits, or leave away what is large.",
+            details={"limit": limit},
+        )
     if result.ending != Exited(code=0):
         said = result.stderr.decode(errors="replace").strip()
         error = failure(about, said or f"git in the workspace ended as {result.ending}")

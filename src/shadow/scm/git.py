@@ -7,7 +7,6 @@ those that the call names.
 
 import asyncio
 import os
-import resource
 import shutil
 import signal
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
@@ -154,6 +153,7 @@ async def git(
     given_fd = stdin if isinstance(stdin, int) else None
     try:
         process = await asyncio.create_subprocess_exec(
+            *_limited(call),
             *call.runner.prefix,
             call.program,
             *call.arguments,
@@ -167,9 +167,6 @@ async def git(
         )
     except FileNotFoundError as error:
         raise Unsupported("git is not installed.", mend="Install it, e.g. 'apt-get install git'.") from error
-    if call.memory_bytes is not None:
-        with suppress(ProcessLookupError):
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (call.memory_bytes, call.memory_bytes))
     try:
         async with asyncio.timeout(call.timeout_s), asyncio.TaskGroup() as tasks:
             out = tasks.create_task(_read(process.stdout, limit_bytes)) if process.stdout else None
@@ -189,6 +186,15 @@ async def git(
     if check and code != 0:
         raise failure(call.about, done.stderr or f"git ended with code {code}")
     return done
+
+
+def _limited(call: Call) -> Sequence[str]:
+    """Words before everything else that set the limit first: git's children would not have what is set while it runs."""
+    return (
+        ()
+        if call.memory_bytes is None
+        else ("/bin/sh", "-c", f'ulimit -v {call.memory_bytes // 1024} && exec "$@"', "sh")
+    )
 
 
 async def _read(stream: asyncio.StreamReader, limit_bytes: int) -> bytes:

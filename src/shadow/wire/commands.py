@@ -24,7 +24,7 @@ from shadow.core.commands import (
 from shadow.core.ids import CommandId, is_id
 from shadow.core.limits import LimitKind
 from shadow.wire.message import Message
-from shadow.wire.values import Blob, Environment, FsPath, Offset, OsText
+from shadow.wire.values import Blob, Environment, FsPath, Items, Offset, OsText
 
 
 def _command_id(value: object) -> CommandId:
@@ -52,7 +52,7 @@ WireChannel = Annotated[Channel, PlainValidator(_channel), PlainSerializer(_chan
 
 
 class CommandSpecMessage(Message, core=CommandSpec):
-    argv: tuple[OsText, ...]
+    argv: Items[OsText]
     cwd: FsPath = "."
     env: Environment = Field(default_factory=dict)
     stdin: StdinMode = StdinMode.CLOSED
@@ -98,7 +98,7 @@ EndingMessage = Annotated[
 
 class CommandMessage(Message, core=Command):
     id: WireCommandId
-    argv: tuple[OsText, ...]
+    argv: Items[OsText]
     cwd: FsPath
     pid: int | None
     started_at: float
@@ -109,11 +109,11 @@ class CommandMessage(Message, core=Command):
     output_closed: bool
     stdin_accepted: Offset
     descendants: int
-    survivors: tuple[int, ...] = ()
+    survivors: Items[int] = ()
 
 
 class CommandListMessage(Message):
-    commands: tuple[CommandMessage, ...]
+    commands: Items[CommandMessage]
 
 
 class OutputMessage(Message, core=Output):
@@ -137,11 +137,10 @@ def _piece_kind(value: object) -> str | None:
 
 class CommandResultMessage(Message, core=CommandResult):
     command: CommandMessage
-    output: tuple[
+    output: Items[
         Annotated[
             Annotated[OutputMessage, Tag("output")] | Annotated[GapMessage, Tag("gap")], Discriminator(_piece_kind)
-        ],
-        ...,
+        ]
     ]
 
 

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from shadow.core.files import FileKind, FileLines, FileStat, Listing, Replacement
 from shadow.wire.message import Message
-from shadow.wire.values import FsPath, Offset, OsText, TextBytes
+from shadow.wire.values import FsPath, Items, Offset, OsText, TextBytes
 
 
 class FileStatMessage(Message, core=FileStat):
@@ -27,7 +27,7 @@ class FileLinesMessage(Message, core=FileLines):
 
 
 class ListingMessage(Message, core=Listing):
-    entries: tuple[FileStatMessage, ...]
+    entries: Items[FileStatMessage]
     next_after: FsPath | None
 
 

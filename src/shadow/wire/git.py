@@ -23,7 +23,7 @@ from shadow.core.git import (
     GitStatusEntry,
 )
 from shadow.wire.message import Message
-from shadow.wire.values import FsPath, OsText, TextBytes
+from shadow.wire.values import FsPath, Items, OsText, TextBytes
 
 CommitId = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -54,7 +54,7 @@ class GitStatusMessage(Message, core=GitStatus):
     ahead: Count | None
     behind: Count | None
     in_progress: GitProgress | None
-    entries: tuple[GitStatusEntryMessage, ...]
+    entries: Items[GitStatusEntryMessage]
     truncated: bool
 
 
@@ -74,14 +74,14 @@ class GitFileChangeMessage(Message, core=GitFileChange):
 
 
 class GitFileChangesMessage(Message, core=GitFileChanges):
-    changes: tuple[GitFileChangeMessage, ...]
+    changes: Items[GitFileChangeMessage]
     base: CommitId | None
     truncated: bool
 
 
 class GitCommitMessage(Message, core=GitCommit):
     id: CommitId
-    parents: tuple[CommitId, ...]
+    parents: Items[CommitId]
     author: GitPersonMessage
     authored_at: Seconds
     committer: GitPersonMessage
@@ -90,7 +90,7 @@ class GitCommitMessage(Message, core=GitCommit):
 
 
 class GitLogMessage(Message, core=GitLog):
-    commits: tuple[GitCommitMessage, ...]
+    commits: Items[GitCommitMessage]
     truncated: bool
 
 
@@ -103,7 +103,7 @@ class GitBranchMessage(Message, core=GitBranch):
 
 class GitBranchesMessage(Message, core=GitBranches):
     head: GitHeadMessage
-    branches: tuple[GitBranchMessage, ...]
+    branches: Items[GitBranchMessage]
     truncated: bool
 
 
@@ -121,7 +121,7 @@ class GitStatusRequest(GitRequest):
 class GitDiffRequest(GitRequest):
     base: OsText | None = "HEAD"
     merge_base: bool = False
-    paths: tuple[FsPath, ...] = ()
+    paths: Items[FsPath] = ()
     context_lines: int = 3
     limit_bytes: int = DEFAULT_DIFF_LIMIT_BYTES
 
@@ -156,5 +156,5 @@ class GitCheckoutRequest(GitRequest):
 class GitCommitRequest(GitRequest):
     message: OsText
     author: GitPersonMessage | None = None
-    co_authors: tuple[GitPersonMessage, ...] = ()
+    co_authors: Items[GitPersonMessage] = ()
     paths: tuple[FsPath, ...] | None = None

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from shadow.core.errors import Broken, Rejected
 
@@ -83,7 +84,12 @@ def parse_request(kind: type[M], body: bytes) -> M:
 def parse_answer(kind: type[M], body: bytes) -> M:
     """Raises: Broken: the peer answered something else."""
     try:
-        return kind.model_validate_json(body)
+        # Not model_validate_json: for each field that is missing, its error copies all that was sent.
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Broken(f"The sidecar's answer is not a {kind.__name__}: it is not JSON.") from error
+    try:
+        return kind.model_validate(value)
     except ValidationError as error:
         raise Broken(f"The sidecar's answer is not a {kind.__name__}: {_faults(error)}.") from error
 

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from shadow.core.search import FileMatch, FileSearchResult, GrepLine, GrepQuery, GrepResult
 from shadow.wire.message import Message
-from shadow.wire.values import FsPath, OsText, TextBytes
+from shadow.wire.values import FsPath, Items, OsText, TextBytes
 
 
 class GrepQueryMessage(Message, core=GrepQuery):
@@ -12,7 +12,7 @@ class GrepQueryMessage(Message, core=GrepQuery):
     path: FsPath = "."
     literal: bool = False
     ignore_case: bool = False
-    globs: tuple[OsText, ...] = ()
+    globs: Items[OsText] = ()
     include_ignored: bool = False
     context: int = GrepQuery.context
     max_matches: int = GrepQuery.max_matches
@@ -30,9 +30,9 @@ class GrepLineMessage(Message, core=GrepLine):
 
 
 class GrepResultMessage(Message, core=GrepResult):
-    lines: tuple[GrepLineMessage, ...]
+    lines: Items[GrepLineMessage]
     truncated: str | None
-    errors: tuple[OsText, ...] = ()
+    errors: Items[OsText] = ()
 
 
 class FileMatchMessage(Message, core=FileMatch):
@@ -41,6 +41,6 @@ class FileMatchMessage(Message, core=FileMatch):
 
 
 class FileSearchResultMessage(Message, core=FileSearchResult):
-    matches: tuple[FileMatchMessage, ...]
+    matches: Items[FileMatchMessage]
     searched: int = Field(ge=0)
     truncated: bool

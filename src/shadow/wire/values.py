@@ -9,9 +9,11 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import FailFast, Field, PlainSerializer, PlainValidator
+
+T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -101,3 +103,6 @@ Environment = Annotated[
 
 Offset = Annotated[int, Field(ge=0, lt=2**63)]
 """A position in bytes, or a size."""
+
+Items = Annotated[tuple[T, ...], FailFast()]
+"""Any number of items, read up to the first that is none: a fault told for each of ten million would fill the memory."""

@@ -1,6 +1,7 @@
 """Keeps the commands of a workspace within its limits, wherever no mechanism of the system does it or before one has to."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -121,7 +122,10 @@ class Watch:
         if limit is None or files <= before or files * _FILE_BYTES <= limit * _EMPTY_FILES:
             return None
         lately = {n: Activity(system_ticks=max(0, ticks - then.get(n, 0))) for n, ticks in self._ticks.items()}
-        return grower(LimitKind.WORKSPACE_FILES, lately)
+        filler = grower(LimitKind.WORKSPACE_FILES, lately)
+        if filler is not None:
+            self._files_then = sys.maxsize  # what it makes until it is dead is nobody else's: the next look only counts
+        return filler
 
     def _compare(self, memory_bytes: int, used: Mapping[str, Usage]) -> bool:
         before, self._used = self._used, (memory_bytes, sum(u.processes for u in used.values()))

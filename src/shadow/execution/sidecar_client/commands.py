@@ -73,7 +73,7 @@ class CommandsClient(Sender):
         return result
 
     async def list_commands(self) -> Sequence[Command]:
-        reply = await self.send("GET", "/v1/commands")
+        reply = await self.send("GET", "/v1/commands", limit_bytes=MAX_ANSWER_BYTES)
         return [to_core(message, Command) for message in parse_answer(CommandListMessage, reply.body).commands]
 
     async def get_command(self, command_id: CommandId) -> Command:

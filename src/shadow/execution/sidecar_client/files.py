@@ -179,7 +179,7 @@ class FilesClient(Sender):
         limit: int = DEFAULT_LISTING_LIMIT,
     ) -> Listing:
         query = {"path": path, "recursive": recursive, "after": after, "limit": limit}
-        reply = await self.send("GET", "/v1/files/list", query=query)
+        reply = await self.send("GET", "/v1/files/list", query=query, limit_bytes=MAX_ANSWER_BYTES)
         listing = to_core(parse_answer(ListingMessage, reply.body), Listing)
         if len(listing.entries) > limit:
             raise Broken("The sidecar listed more entries than were asked for.")
@@ -202,7 +202,8 @@ class FilesClient(Sender):
         return result
 
     async def search_files(self, query: str, *, path: str = ".", limit: int = 50) -> FileSearchResult:
-        reply = await self.send("GET", "/v1/search/files", query={"query": query, "path": path, "limit": limit})
+        asked = {"query": query, "path": path, "limit": limit}
+        reply = await self.send("GET", "/v1/search/files", query=asked, limit_bytes=MAX_ANSWER_BYTES)
         result = to_core(parse_answer(FileSearchResultMessage, reply.body), FileSearchResult)
         if len(result.matches) > limit:
             raise Broken("The sidecar found more files than were asked for.")

@@ -20,7 +20,7 @@ from shadow.core.git import (
 from shadow.core.ids import Operation
 from shadow.execution.sidecar_client.files import BYTES_PER_JSON_BYTE, check_paths
 from shadow.execution.sidecar_client.sender import Sender
-from shadow.execution.sidecar_client.transport import ANSWER_S, MAX_ANSWER_BYTES, Reply, check_text
+from shadow.execution.sidecar_client.transport import ANSWER_S, MAX_ANSWER_BYTES, MAX_SINGLE_BYTES, Reply, check_text
 from shadow.wire.git import (
     GitBranchesMessage,
     GitBranchesRequest,
@@ -49,7 +49,7 @@ class GitClient(Sender):
     ) -> GitStatus:
         check_bounds(limit=limit, timeout_s=timeout_s)
         fields = {"repository": repository, "limit": limit, "timeout_s": timeout_s}
-        reply = await self._ask("status", outgoing(GitStatusRequest, fields))
+        reply = await self._ask("status", outgoing(GitStatusRequest, fields), limit_bytes=MAX_ANSWER_BYTES)
         status = to_core(parse_answer(GitStatusMessage, reply.body), GitStatus)
         _check_count(status.entries, limit)
         check_paths(path for entry in status.entries for path in (entry.path, entry.old_path) if path is not None)
@@ -104,7 +104,7 @@ class GitClient(Sender):
             "limit": limit,
             "timeout_s": timeout_s,
         }
-        reply = await self._ask("changes", outgoing(GitFileChangesRequest, fields))
+        reply = await self._ask("changes", outgoing(GitFileChangesRequest, fields), limit_bytes=MAX_ANSWER_BYTES)
         changes = to_core(parse_answer(GitFileChangesMessage, reply.body), GitFileChanges)
         _check_count(changes.changes, limit)
         check_paths(path for change in changes.changes for path in (change.path, change.old_path) if path is not None)
@@ -139,7 +139,7 @@ class GitClient(Sender):
     ) -> GitBranches:
         check_bounds(limit=limit, timeout_s=timeout_s)
         fields = {"repository": repository, "limit": limit, "timeout_s": timeout_s}
-        reply = await self._ask("branches", outgoing(GitBranchesRequest, fields))
+        reply = await self._ask("branches", outgoing(GitBranchesRequest, fields), limit_bytes=MAX_ANSWER_BYTES)
         found = to_core(parse_answer(GitBranchesMessage, reply.body), GitBranches)
         _check_count(found.branches, limit)
         _check_head(found.head)
@@ -219,7 +219,7 @@ class GitClient(Sender):
         message: GitRequest,
         operation: Operation | None = None,
         *,
-        limit_bytes: int = MAX_ANSWER_BYTES,
+        limit_bytes: int = MAX_SINGLE_BYTES,
     ) -> Reply:
         check_text(message.repository)
         return await self.send(

@@ -7,7 +7,7 @@ from shadow.execution.interface import ToolExecutor
 from shadow.execution.sidecar_client.bodies import Body, BytesBody
 from shadow.execution.sidecar_client.transport import (
     ANSWER_S,
-    MAX_ANSWER_BYTES,
+    MAX_SINGLE_BYTES,
     Call,
     QueryValue,
     Reply,
@@ -48,7 +48,7 @@ class Sender(ToolExecutor):
         mutates: bool = False,
         repeatable: bool = True,
         answer_s: float = ANSWER_S,
-        limit_bytes: int = MAX_ANSWER_BYTES,
+        limit_bytes: int = MAX_SINGLE_BYTES,
     ) -> Reply:
         headers: dict[str, str] = {}
         if operation is not None:

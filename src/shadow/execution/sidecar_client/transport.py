@@ -22,6 +22,9 @@ ANSWER_S = 60.0
 SILENCE_S = 30.0
 """How long a stream may bring nothing, not even a heartbeat (the sidecar sends one every 10 s)."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Of lists. What is read of JSON takes forty times as much memory, where somebody wants it to."""
+MAX_SINGLE_BYTES = 1024 * 1024
+"""Of anything else but contents."""
 MAX_ERROR_BYTES = 4 * 1024 * 1024
 READ_BUFFER_BYTES = 512 * 1024
 MAX_CONNECTIONS = 512
@@ -55,7 +58,7 @@ class Call:
     repeatable: bool = True
     """Whether a repeat is harmless once the call may have been seen."""
     answer_s: float = ANSWER_S
-    limit_bytes: int = MAX_ANSWER_BYTES
+    limit_bytes: int = MAX_SINGLE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
