@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import structlog
 import typer
@@ -76,7 +76,11 @@ async def execute(
     manager, workspace = await find(reference)
     sink = Collected() if as_json else Live()
     async with await manager.attach(workspace.id) as executor:
-        command, code = await run(manager, workspace.id, executor, spec, sink)
+        try:
+            command, code = await run(manager, workspace.id, executor, spec, sink)
+        finally:
+            if isinstance(sink, Live):
+                sink.tell_lost()
     if isinstance(sink, Collected):
         print_json({"exit_code": code, "command": asdict(command)} | sink.document())
     else:
@@ -89,13 +93,21 @@ class Live:
 
     def __init__(self) -> None:
         self._thread = BlockingThread("output")
+        self._lost: Gap | None = None
+        """Gaps that follow each other, told as one when it ends."""
 
     async def take(self, item: Output | Gap) -> None:
         match item:
             case Output(channel=channel, data=data):
+                self.tell_lost()
                 await self._thread.call(lambda: write_all(int(channel), data))
-            case Gap(start=start, end=end):
-                say(f"shadow: {size(end - start)} of output were lost here: {LOST_BECAUSE}.", style="yellow")
+            case Gap():
+                self._lost = replace(self._lost, end=item.end) if self._lost else item
+
+    def tell_lost(self) -> None:
+        if (lost := self._lost) is not None:
+            self._lost = None
+            say(f"shadow: {size(lost.end - lost.start)} of output were lost here: {LOST_BECAUSE}.", style="yellow")
 
 
 @dataclass
