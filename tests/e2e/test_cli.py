@@ -443,15 +443,20 @@ def test_what_is_no_limit_is_refused(cli: ShadowCli, option: str, value: str):
 # demo, doctor
 
 
-def test_the_demo_shows_a_failing_test_and_what_to_type_next(cli: ShadowCli):
+def test_the_demo_mends_a_bug_and_says_what_to_type_next(cli: ShadowCli):
     done = cli.run("demo")
     assert done.returncode == 0, done
     out, err = done.stdout.decode(), done.stderr.decode()
-    assert "FAILED (failures=1)" in out + err
-    id_ = re.search(r"Workspace (\S+) on branch shadow/", out)
-    assert id_ is not None
-    assert f"workspace exec {id_[1]} -- " in out
-    assert cli.run("workspace", "rm", id_[1]).returncode == 0
+    assert "FAILED (failures=1)" in out
+    assert "+        return any(minute in interval or minute + MINUTES_PER_WEEK" in out
+    delivered = re.search(r"Delivered ([0-9a-f]+) to (shadow/\S+) in (.+)\.", err)
+    assert delivered is not None, err
+    commit, branch, repository = delivered.groups()
+    tip = subprocess.run(["git", "-C", repository, "rev-parse", branch], capture_output=True, check=True, text=True)
+    assert tip.stdout.startswith(commit)
+    task = re.search(r"shadow task show (task_\S+)", out)
+    assert task is not None
+    assert cli.json("task", "show", task[1])["task"]["outcome"] == "done"
 
 
 def test_the_doctor_says_what_this_host_can_do(cli: ShadowCli):

@@ -326,8 +326,8 @@ async def test_https(
 
 
 async def test_limits_of_git_hold_for_what_it_starts_however_busy_we_are() -> None:
-    """git-lfs and others are children of git; a limit that is set while git runs comes too late for them."""
-    call = Call(arguments=["-c", "alias.limits=!ulimit -f -v", "limits"], file_bytes=1 << 20, memory_bytes=1 << 30)
+    """index-pack and others are children of git; a limit that is set while git runs comes too late for them."""
+    call = Call(arguments=["-c", "alias.limits=!ulimit -v", "limits"], memory_bytes=1 << 30)
     told = await asyncio.gather(*(git_call(call) for _ in range(20)))
     assert {tuple(done.stdout.split()[-1:]) for done in told} == {(b"%d" % (1 << 20),)}
 

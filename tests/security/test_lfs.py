@@ -13,6 +13,7 @@ import pytest
 from shadow.core.egress import parse_rules
 from shadow.core.errors import Denied, LimitExceeded, NotFound, ShadowError
 from shadow.core.repositories import RemoteRepository, parse_repository
+from shadow.scm import lfs_batch
 from shadow.scm.access import guard_policy, to_remote
 from shadow.scm.failures import CredentialsWanted, RemoteUnreachable, UnsoundRepository
 from shadow.scm.lfs_batch import MAX_ANSWER_BYTES, Patience, fetch
@@ -301,7 +302,10 @@ async def test_each_failure_has_its_kind(
     assert "s3cret" not in str(error)
 
 
-async def test_what_came_before_a_failure_is_kept_and_not_asked_for_again(server: GitServer, tmp_path: Path) -> None:
+async def test_what_came_before_a_failure_is_kept_and_nothing_is_asked_for_twice(
+    server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lfs_batch, "BATCH", 1)
     pointer = large(server)
     missing = Pointer("0" * 64, 1)
     with pytest.raises(NotFound):

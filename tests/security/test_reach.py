@@ -4,6 +4,7 @@ The judge stands outside: it looks at the processes, files and settings of the h
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import re
@@ -252,12 +253,11 @@ try: said.append('shadow-canary' in open('/proc/keys').read())
 except OSError: said.append(False)
 print(json.dumps(sorted(map(str, set(said)))))
 """
-    import ctypes
-
     libc = ctypes.CDLL(None, use_errno=True)
     add, unlink = {"x86_64": (248, 250), "aarch64": (217, 219)}[os.uname().machine]
     key = libc.syscall(add, b"user", b"shadow-canary", b"secret", 6, -4)  # of the user
     try:
+        assert key < 0 or "shadow-canary" in Path("/proc/keys").read_text(), "the probe would see it from here"
         assert await place.one.probe(code) == ["-1", "False"]
         if key > 0:
             assert "shadow-evil" not in Path("/proc/keys").read_text()

@@ -78,6 +78,7 @@ async def fetch(
     patience = patience or Patience()
     repository = access.remote
     assert repository is not None
+    pointers = list(dict.fromkeys(pointers))
     unfinished = mirror / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)  # of a fetch that was killed
     unfinished.mkdir(mode=0o700, parents=True)

@@ -11,6 +11,7 @@ from shadow.core.errors import SettingsRefused, Unsupported
 from shadow.execution.holder.config import source_root
 from shadow.execution.local.sandbox import (
     ETC_ENTRIES,
+    HIDDEN,
     SYSTEM_DIRECTORIES,
     Bwrap,
     Host,
@@ -45,7 +46,13 @@ def read_host(toolchain_paths: Sequence[Path]) -> Host:
     )
     for path in shown:
         check_read_only_path(path)
-    return Host(system=system, etc=tuple(etc), read_only=shown, links=_links(sys.executable, (*system, *shown)))
+    return Host(
+        system=system,
+        etc=tuple(etc),
+        read_only=shown,
+        hidden=tuple(path for path in HIDDEN if Path(path).exists()),
+        links=_links(sys.executable, (*system, *shown)),
+    )
 
 
 def _readable(path: Path) -> bool:

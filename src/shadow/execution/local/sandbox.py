@@ -37,6 +37,9 @@ ETC_ENTRIES = (
 """What programs need of /etc and what holds no secret. Not among them on purpose: package managers' settings (their
 addresses can carry passwords), gitconfig, profile, ssh, sudoers, machine-id and the host's users."""
 
+HIDDEN = ("/proc/keys", "/proc/key-users")
+"""They name the keys of everybody with this uid: an ordinary user's sandbox has the user's."""
+
 SYNTHETIC_FILES: Mapping[str, str] = {
     "/etc/passwd": (
         "root:x:0:0:root:/root:/usr/sbin/nologin\n"
@@ -67,6 +70,8 @@ class Host:
     """Which entries of /etc there are, patterns resolved."""
     read_only: Sequence[str] = ()
     """Paths that are shown read-only at their own place: the interpreter, Shadow itself, more tools."""
+    hidden: Sequence[str] = ()
+    """Which of ``HIDDEN`` there are."""
     links: Mapping[str, str] = field(default_factory=dict[str, str])
     """Symlinks to make outside of those paths: steps on the way to the interpreter."""
 
@@ -170,7 +175,10 @@ def bwrap_argv(sandbox: Sandbox, *, stage_dir: str | None) -> tuple[str, ...]:
     for index, path in enumerate(SYNTHETIC_FILES):
         argv += ("--perms", "0644", "--file", str(DATA_FD + 1 + index), path)
     argv += ("--symlink", "/proc/self/mounts", "/etc/mtab", "--symlink", "/run", "/var/run")
-    argv += ("--proc", "/proc", "--dev", "/dev", *_in_memory("/dev/shm", "1777", memory_bytes), "--remount-ro", "/dev")
+    argv += ("--proc", "/proc")
+    for path in host.hidden:
+        argv += ("--ro-bind", "/dev/null", path)
+    argv += ("--dev", "/dev", *_in_memory("/dev/shm", "1777", memory_bytes), "--remount-ro", "/dev")
     argv += (*_in_memory("/tmp", "1777", memory_bytes), *_in_memory("/var/tmp", "1777", memory_bytes))
     argv += _in_memory(HOME, "0755", memory_bytes)
     for path in host.read_only:
