@@ -4,12 +4,12 @@ In a repository of this host git runs with the rights of its owner, told its dir
 no transport: it indexes a pack and moves one ref. Work tree, index and checked-out branches stay as they are.
 """
 
-import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from shadow.core.concurrency import task_group
 from shadow.core.errors import Conflict, LimitExceeded, Rejected
 from shadow.scm.access import Access
 from shadow.scm.collecting import Work
@@ -72,12 +72,9 @@ async def _transfer(work: Work, receive: Call) -> None:
         finally:
             os.close(read)
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(sending())
-            tasks.create_task(receiving())
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with task_group() as tasks:
+        tasks.create_task(sending())
+        tasks.create_task(receiving())
 
 
 def _check_place(target: LocalSource, branch: str) -> None:

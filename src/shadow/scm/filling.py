@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from shadow.core.commands import CommandSpec, Exited, LimitReached
+from shadow.core.concurrency import task_group
 from shadow.core.errors import Broken, LimitExceeded, ShadowError, Unavailable, Unsupported
 from shadow.execution.interface import ToolExecutor
 from shadow.scm.failures import failure
@@ -199,14 +200,11 @@ async def _lay(executor: ToolExecutor, clone: Clone, identity: Identity) -> None
                 os.close(fd)
 
     await executor.make_directory(f"{git_dir}/refs")
-    try:
-        async with asyncio.TaskGroup() as uploads:
-            for file in filling.files:
-                uploads.create_task(upload(file))
-            for stored in filling.lfs or ():
-                uploads.create_task(upload_large(stored))
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with task_group() as uploads:
+        for file in filling.files:
+            uploads.create_task(upload(file))
+        for stored in filling.lfs or ():
+            uploads.create_task(upload_large(stored))
     if filling.shallow is not None:
         await executor.write_file(f"{git_dir}/shallow", filling.shallow)
     await executor.write_file(f"{git_dir}/info/exclude", EXCLUDED)

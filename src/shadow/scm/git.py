@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shadow.core.concurrency import task_group
 from shadow.core.errors import LimitExceeded, Unsupported
 from shadow.scm.failures import failure
 
@@ -168,7 +169,7 @@ async def git(
     except FileNotFoundError as error:
         raise Unsupported("git is not installed.", mend="Install it, e.g. 'apt-get install git'.") from error
     try:
-        async with asyncio.timeout(call.timeout_s), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(call.timeout_s), task_group() as tasks:
             out = tasks.create_task(_read(process.stdout, limit_bytes)) if process.stdout else None
             err = tasks.create_task(_read_errors(process.stderr, progress))
             if not isinstance(stdin, int):
@@ -176,8 +177,6 @@ async def git(
             code = await process.wait()
     except TimeoutError as error:
         raise failure(call.about, f"no end after {call.timeout_s:.0f} s") from error
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # also what it left behind

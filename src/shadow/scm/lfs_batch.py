@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+from shadow.core.concurrency import task_group
 from shadow.core.errors import LimitExceeded, NotFound
 from shadow.core.repositories import RemoteRepository, Scheme
 from shadow.scm.access import Access
@@ -153,12 +154,9 @@ async def _fetch_batch(fetching: _Fetch, server: Link, pointers: Sequence[Pointe
     async with asyncio.timeout(fetching.patience.answer_s):
         answer = await fetching.http.post(server, json.dumps(question).encode(), limit_bytes=MAX_ANSWER_BYTES)
     links = read_answer(answer, pointers, encrypted=server.url.scheme == "https")
-    try:
-        async with asyncio.TaskGroup() as downloads:
-            for pointer, link in zip(pointers, links, strict=True):
-                downloads.create_task(_download(fetching, pointer, link))
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with task_group() as downloads:
+        for pointer, link in zip(pointers, links, strict=True):
+            downloads.create_task(_download(fetching, pointer, link))
 
 
 def read_answer(answer: bytes, pointers: Sequence[Pointer], *, encrypted: bool) -> Sequence[Link]:

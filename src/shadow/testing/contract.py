@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from shadow.core.concurrency import task_group
 from shadow.core.errors import ShadowError
 
 POLL_S = 0.01
@@ -113,11 +114,8 @@ async def eventually(probe: Callable[[], Awaitable[T | None]], *, what: str, dea
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """All answers in order; the first failure ends the rest and is raised as itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+    async with task_group() as group:
+        tasks = [group.create_task(coroutine) for coroutine in work]
     return [task.result() for task in tasks]
 
 
