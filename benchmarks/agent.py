@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from shadow.agent.runner import Agent, run
 from shadow.agent.task_log import open_log
 from shadow.agent.toolbox import Bench, Toolbox
 from shadow.agent.tools.all import make_tools
+from shadow.cli.run_display import Lines
 from shadow.core.conversation import AssistantMessage, Delta, Message, ModelRequest, Text, ToolCall, UserMessage
-from shadow.core.events import ModelAnswered, TaskEvent, ToolFinished
+from shadow.core.events import ModelAnswered, TaskEvent, TextAdded, ToolFinished
 from shadow.core.ids import Operation, OperationId, make_id
 from shadow.core.tasks import Task, TaskId, TaskState
 from shadow.db.store import open_store
@@ -120,6 +122,17 @@ def _start_s(directory: Path) -> float:
     return took
 
 
+def _screen_us() -> float:
+    """Microseconds that a piece of text takes from its event to what would be the terminal."""
+    pieces = 10_000
+    lines = Lines()
+    with Path(os.devnull).open("w") as terminal, redirect_stdout(terminal):
+        started = time.perf_counter()
+        for _ in range(pieces):
+            lines(TextAdded(text="a piece of text "))
+        return (time.perf_counter() - started) / pieces * 1e6
+
+
 async def measure() -> Result:
     with tempfile.TemporaryDirectory(prefix="shadow-bench-") as name:
         directory = Path(name)
@@ -141,6 +154,7 @@ async def measure() -> Result:
         details={
             "p99_ms": percentile(overheads, 99),
             "start_to_first_request_s": median(starts),
+            "event_to_screen_us": _screen_us(),
             "memory_grown_over_500_steps_mb": grown_bytes / 1e6,
         },
     )
