@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shadow.core.commands import CommandSpec, Exited, shell
+from shadow.core.ids import make_id
 from shadow.core.workspaces import WorkspaceSpec
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.local.seccomp import REFUSALS
@@ -261,12 +262,13 @@ async def test_a_crash_hands_no_memory_to_the_host(place: Place) -> None:
 
 
 async def test_nothing_outside_the_workspace_can_be_written(place: Place) -> None:
-    code = """
+    name = make_id("probe", entropy=os.urandom(12))
+    code = f"""
 import json, os, sys
 written = []
 for directory in sys.argv[1:]:
     try:
-        open(os.path.join(directory, 'probe'), 'x').close()
+        open(os.path.join(directory, {name!r}), 'x').close()
         written.append(directory)
     except OSError: pass
 print(json.dumps(written))
@@ -288,7 +290,7 @@ print(json.dumps(written))
     places += [sys.prefix, sys.base_prefix, str(place.tools), str(place.tools / "bin"), *sys.path[1:]]
     # Where Shadow itself lies below /tmp, the way to its mounts is part of the sandbox's own /tmp.
     assert [written for written in await place.probe(code, *places) if not written.startswith("/tmp/")] == []
-    assert [outside for outside in places if os.path.exists(f"{outside}/probe")] == []
+    assert [outside for outside in places if os.path.exists(f"{outside}/{name}")] == []
     private = ["/workspace", "/tmp", "/var/tmp", "/home/agent", "/dev/shm"]
     assert await place.probe(code, *private) == private
 
