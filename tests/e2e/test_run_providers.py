@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,9 +41,12 @@ async def run(
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> ShadowCli:
+def cli(tmp_path: Path) -> Iterator[ShadowCli]:
     (tmp_path / "home").mkdir()
-    return ShadowCli(tmp_path / "home")
+    cli = ShadowCli(tmp_path / "home")
+    yield cli
+    done = cli.run("workspace", "rm", "--all", "--yes")  # runs that did not end well keep theirs
+    assert done.returncode == 0, done
 
 
 @pytest.fixture
