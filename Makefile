@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# In a sandbox the sources are read-only: what is not compiled by then would be compiled again at every start.
+COMPILE := $(BIN)/python -m compileall -q src
 
 .PHONY: help run test test-all check bench lock docs clean
 
@@ -18,20 +20,24 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml tools/bootstrap
 	@tools/bootstrap "$(PYTHON)" "$(VENV)" dev
 
 run: $(VENV)/.run ## Do the main job on the example, with embedded defaults
+	@$(COMPILE)
 	@$(BIN)/shadow demo
 
 test: $(VENV)/.dev ## Run the tests (under 15 minutes on 2 cores)
 	@tools/prerequisites
+	@$(COMPILE)
 	@$(BIN)/pytest -n auto
 
 test-all: $(VENV)/.dev ## Run the tests and the slow suites
 	@tools/prerequisites
+	@$(COMPILE)
 	@$(BIN)/pytest -n auto --slow
 
 check: $(VENV)/.dev ## Format, lint, types, import direction, settings
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/check
 
 bench: $(VENV)/.dev ## Measure; figures as ratios to a floor of the same run
+	@$(COMPILE)
 	@$(BIN)/python -m benchmarks all
 
 docs: $(VENV)/.dev ## Generate docs/settings.md and docs/cli.md

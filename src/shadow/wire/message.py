@@ -22,7 +22,7 @@ _getters: dict[type, tuple[str, ...]] = {}
 class Message(BaseModel):
     """A frozen value on the wire; what a newer peer adds is ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True, allow_inf_nan=False, defer_build=True)
 
     core: ClassVar[type | None] = None
 

@@ -63,6 +63,7 @@ class Loop:
         self._stopped = True
 
     def run(self) -> None:
+        self._on_children()  # some may have ended before anybody listened
         while not self._stopped:
             for key, _ in self._selector.select(self._timeout()):
                 # An earlier callback of this batch may have ended the watch.
