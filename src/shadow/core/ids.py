@@ -6,6 +6,7 @@ from typing import NewType
 
 WorkspaceId = NewType("WorkspaceId", str)
 CommandId = NewType("CommandId", str)
+TerminalId = NewType("TerminalId", str)
 OperationId = NewType("OperationId", str)
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -102,6 +102,7 @@ class Capabilities:
     terminals: bool = False
     git: bool = False
     trees: bool = False
+    watching: bool = False
     hibernation: bool = False
     forks: bool = False
     snapshots: bool = False

@@ -38,13 +38,55 @@ from shadow.core.git import (
     GitPerson,
     GitStatus,
 )
-from shadow.core.ids import CommandId, Operation, WorkspaceId
+from shadow.core.ids import CommandId, Operation, TerminalId, WorkspaceId
 from shadow.core.search import FileSearchResult, GrepQuery, GrepResult
+from shadow.core.terminals import (
+    DEFAULT_LAG_BYTES,
+    Resized,
+    ScreenSnapshot,
+    Terminal,
+    TerminalEnded,
+    TerminalOutput,
+    TerminalSize,
+    TerminalSpec,
+)
+from shadow.core.trees import TreeReceipt
+from shadow.core.watching import ChangesMissed, FileChanges, Watching
 from shadow.core.workspaces import Capabilities, Health, WorkspaceSpec, WorkspaceStatus
+
+TerminalEvent = TerminalOutput | Gap | Resized | ScreenSnapshot | TerminalEnded
+WatchEvent = Watching | FileChanges | ChangesMissed
+
+
+class TerminalAttachment(ABC):
+    """One reader and writer of a terminal, from ``ToolExecutor.attach_terminal``. Iterating gives what it shows.
+
+    Offsets go on without holes: a ``Gap`` says what was dropped from the log, or skipped since this reader fell behind; a
+    ``ScreenSnapshot`` stands for everything before its offset. The last event is ``TerminalEnded``. Output comes at once
+    where nothing came lately, else gathered, at most 60 times a second or whenever a larger piece is full.
+    """
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[TerminalEvent]: ...
+
+    @abstractmethod
+    def acknowledge(self, offset: int) -> None:
+        """Everything before ``offset`` was taken. Asking for the next event says so of the one before."""
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Type ``data``, exactly once also over disconnects. Returns when the PTY has taken it: waits while that is full.
+
+        Raises: Conflict where the program has ended.
+        """
+
+    @abstractmethod
+    async def resize(self, size: TerminalSize) -> None:
+        """As ``resize_terminal``. The last size that any reader asked for counts."""
 
 
 class ToolExecutor(ABC):
-    """Files, search, commands and git of one workspace."""
+    """Files, search, commands, terminals and git of one workspace."""
 
     @property
     @abstractmethod
@@ -154,6 +196,36 @@ class ToolExecutor(ABC):
         Pages: pass ``next_after`` as ``after``. A directory that cannot be read is an entry with its ``error``.
         """
 
+    @abstractmethod
+    def download_tree(self, path: str = ".") -> AsyncIterator[bytes]:
+        """The directory ``path`` as an uncompressed tar stream (pax), names relative to it, sorted; bytes of each file as one
+        version of it. Symlinks are links, never followed; sockets, pipes and devices are left out; numbers of owners are 0.
+
+        Raises: NotADirectory; Unsupported where ``capabilities.trees`` is false.
+        """
+
+    @abstractmethod
+    async def upload_tree(
+        self, path: str, tar: AsyncIterable[bytes], *, operation: Operation | None = None
+    ) -> TreeReceipt:
+        """Lay a tar stream down in the directory ``path``, which is made where it is not there; files there are replaced one
+        by one, others stay. Each file is written as by ``write_file``; a failure leaves what came before it.
+
+        Nothing is written outside ``path``: names that are absolute or hold ``..``, a path through a symlink, hard links to
+        what is not in the archive, devices and pipes are refused, as is what does not fit the header's size. Raises: Rejected
+        (what is wrong and where), LimitExceeded (entries, bytes, disk), Unsupported where ``capabilities.trees`` is false.
+        """
+
+    @abstractmethod
+    def watch(self, path: str = ".") -> AsyncIterator[WatchEvent]:
+        """Changes of files below the directory ``path`` from now on, batched; first ``Watching``.
+
+        What ``.gitignore`` files name and ``.git`` itself are left out. Where changes cannot be told one by one (too many at
+        once, while a git operation of ours runs, after a disconnect) there is one ``ChangesMissed`` instead. Ends where
+        ``path`` is gone. Raises: NotADirectory; LimitExceeded: the host has no watches left; Unsupported where
+        ``capabilities.watching`` is false.
+        """
+
     # Search
 
     @abstractmethod
@@ -220,6 +292,68 @@ class ToolExecutor(ABC):
     @abstractmethod
     async def kill(self, command_id: CommandId, *, grace_s: float = 0.0, operation: Operation | None = None) -> Command:
         """End the command's whole tree: SIGTERM, ``grace_s`` to comply, SIGKILL. Also ends what an ended command left."""
+
+    # Terminals
+    #
+    # All of these raise ``Unsupported`` where ``capabilities.terminals`` is false. A terminal is not a command: it is in no
+    # list of those. What it showed is kept, within its bound, until it is closed; its program lives on without readers.
+
+    @abstractmethod
+    async def create_terminal(self, spec: TerminalSpec, *, operation: Operation | None = None) -> Terminal:
+        """Start a program on a PTY. Raises: Rejected, NotFound (program or cwd), LimitExceeded."""
+
+    @abstractmethod
+    async def list_terminals(self) -> Sequence[Terminal]:
+        """Those that run and those that ended and were not closed, oldest first."""
+
+    @abstractmethod
+    async def get_terminal(self, terminal_id: TerminalId) -> Terminal: ...
+
+    @abstractmethod
+    def attach_terminal(
+        self,
+        terminal_id: TerminalId,
+        *,
+        after: int | None = 0,
+        scrollback_lines: int = 1000,
+        lag_bytes: int | None = DEFAULT_LAG_BYTES,
+    ) -> AbstractAsyncContextManager[TerminalAttachment]:
+        """Read and write a terminal; any number may at once. Disconnects are resumed by the implementation.
+
+        ``after`` is the offset to go on from; ``None``: a fresh screen, which begins with a ``ScreenSnapshot`` and up to
+        ``scrollback_lines`` lines above it where the history is long, else with all of the history. A reader that does not
+        acknowledge is sent nothing more after a while, and skipped ahead once it is ``lag_bytes`` behind (with ``after=None``
+        to a new snapshot); ``None``: never. No reader holds back the program or another reader. Raises: Rejected: ``after``
+        lies ahead of what was written.
+        """
+
+    @abstractmethod
+    async def resize_terminal(
+        self, terminal_id: TerminalId, size: TerminalSize, *, operation: Operation | None = None
+    ) -> Terminal:
+        """Set the size; the foreground program gets SIGWINCH. Nothing happens where it has ended. Raises: Rejected."""
+
+    @abstractmethod
+    async def signal_terminal(
+        self, terminal_id: TerminalId, signal: int, *, operation: Operation | None = None
+    ) -> Terminal:
+        """Send a signal to the terminal's foreground process group. Nothing happens where it has ended."""
+
+    @abstractmethod
+    async def kill_terminal(
+        self, terminal_id: TerminalId, *, grace_s: float = 0.0, operation: Operation | None = None
+    ) -> Terminal:
+        """End its whole tree: SIGHUP and SIGTERM, ``grace_s`` to comply, SIGKILL. What it showed is kept."""
+
+    @abstractmethod
+    async def close_terminal(
+        self, terminal_id: TerminalId, *, grace_s: float = 0.0, operation: Operation | None = None
+    ) -> None:
+        """``kill_terminal``, and forget it with all that it showed."""
+
+    @abstractmethod
+    def record(self, source: CommandId | TerminalId) -> AsyncIterator[bytes]:
+        """What a command or terminal has shown so far as asciicast v2, in pieces; what is no longer kept is a marker."""
 
     # Git
     #
