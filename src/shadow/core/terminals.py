@@ -12,6 +12,7 @@ DEFAULT_TERMINAL_LOG_BYTES = 16 * 1024 * 1024
 DEFAULT_LAG_BYTES = 4 * 1024 * 1024
 """How far a reader may fall behind before it is skipped ahead."""
 MAX_CELLS_A_SIDE = 1000
+DEFAULT_SCROLLBACK_LINES = 1000
 MAX_SCROLLBACK_LINES = 10_000
 
 

@@ -42,6 +42,7 @@ from shadow.core.ids import CommandId, Operation, TerminalId, WorkspaceId
 from shadow.core.search import FileSearchResult, GrepQuery, GrepResult
 from shadow.core.terminals import (
     DEFAULT_LAG_BYTES,
+    DEFAULT_SCROLLBACK_LINES,
     Resized,
     ScreenSnapshot,
     Terminal,
@@ -61,17 +62,14 @@ WatchEvent = Watching | FileChanges | ChangesMissed
 class TerminalAttachment(ABC):
     """One reader and writer of a terminal, from ``ToolExecutor.attach_terminal``. Iterating gives what it shows.
 
-    Offsets go on without holes: a ``Gap`` says what was dropped from the log, or skipped since this reader fell behind; a
-    ``ScreenSnapshot`` stands for everything before its offset. The last event is ``TerminalEnded``. Output comes at once
-    where nothing came lately, else gathered, at most 60 times a second or whenever a larger piece is full.
+    First comes the size (``Resized`` or ``ScreenSnapshot``), last ``TerminalEnded``. Offsets go on without holes: a ``Gap``
+    says what was dropped from the log, or skipped since this reader fell behind; a ``ScreenSnapshot`` stands for everything
+    before its offset. Output comes at once where nothing came lately, else gathered: at most 60 times a second, or whenever
+    a larger piece is full. Who asks for no next event holds back nobody else.
     """
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[TerminalEvent]: ...
-
-    @abstractmethod
-    def acknowledge(self, offset: int) -> None:
-        """Everything before ``offset`` was taken. Asking for the next event says so of the one before."""
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
@@ -315,16 +313,26 @@ class ToolExecutor(ABC):
         terminal_id: TerminalId,
         *,
         after: int | None = 0,
-        scrollback_lines: int = 1000,
+        snapshots: bool = False,
+        scrollback_lines: int = DEFAULT_SCROLLBACK_LINES,
         lag_bytes: int | None = DEFAULT_LAG_BYTES,
     ) -> AbstractAsyncContextManager[TerminalAttachment]:
         """Read and write a terminal; any number may at once. Disconnects are resumed by the implementation.
 
-        ``after`` is the offset to go on from; ``None``: a fresh screen, which begins with a ``ScreenSnapshot`` and up to
-        ``scrollback_lines`` lines above it where the history is long, else with all of the history. A reader that does not
-        acknowledge is sent nothing more after a while, and skipped ahead once it is ``lag_bytes`` behind (with ``after=None``
-        to a new snapshot); ``None``: never. No reader holds back the program or another reader. Raises: Rejected: ``after``
-        lies ahead of what was written.
+        ``after`` is the offset to go on from; ``None``: a fresh screen, which begins with a ``ScreenSnapshot`` where the
+        history is long, else with all of the history. With ``snapshots`` (implied by ``None``) one also follows each gap,
+        with up to ``scrollback_lines`` lines above the screen. Who does not ask for a next event while ``lag_bytes`` more are
+        written is skipped ahead; ``None``: never, it gets all that the log still has. Raises: Rejected: ``after`` lies ahead
+        of what was written.
+        """
+
+    @abstractmethod
+    async def write_terminal(self, terminal_id: TerminalId, data: bytes, *, writer: str, offset: int) -> int:
+        """Type ``data``; returns how many bytes ``writer`` has typed in all, when the PTY has taken them.
+
+        ``offset`` says where ``data`` begins in all that ``writer`` (an id of the caller's making) types: what was taken
+        already is skipped, so that a repeat is safe. Waits while the PTY is full. Raises: Conflict where the program has
+        ended or ``offset`` is ahead; LimitExceeded where too much waits already.
         """
 
     @abstractmethod
