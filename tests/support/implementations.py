@@ -81,7 +81,9 @@ async def _served(directory: Path, listener: socket.socket, endpoint: Endpoint) 
         assert process.stdin is not None
         process.stdin.write(config.to_json())
         process.stdin.close()
-        capabilities = Capabilities(isolation=Isolation.NONE, survives_sidecar=True, network=True, git=True)
+        capabilities = Capabilities(
+            isolation=Isolation.NONE, survives_sidecar=True, network=True, git=True, terminals=True
+        )
         async with SidecarClient(endpoint, token=token, capabilities=capabilities, epoch=1) as executor:
             yield executor
     finally:

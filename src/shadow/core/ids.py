@@ -22,6 +22,11 @@ def is_id(text: str) -> bool:
     return ID_PATTERN.fullmatch(text) is not None
 
 
+def is_terminal_id(text: str) -> bool:
+    """Ids of terminals begin with ``term_``, so that none is taken for a command's."""
+    return is_id(text) and text.startswith("term_")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One mutating call: a repeat with the same ``id`` is answered with the first result; an older ``epoch`` is refused."""

@@ -18,6 +18,7 @@ from shadow.sidecar.holds import Holds
 from shadow.sidecar.requests import Entropy, Operations
 from shadow.sidecar.responses import Answer, error_answer, unauthorized_answer
 from shadow.sidecar.search import SearchRoutes
+from shadow.sidecar.terminals import TerminalRoutes
 from shadow.sidecar.workspace import WorkspaceRoutes
 
 log = logging.getLogger("shadow.sidecar")
@@ -34,6 +35,7 @@ class SidecarApp:
                 *FileRoutes(executor, operations, self._holds).routes(),
                 *GitRoutes(executor, operations, self._holds).routes(),
                 *SearchRoutes(executor, self._holds).routes(),
+                *TerminalRoutes(executor, operations, self._holds).routes(),
                 *WorkspaceRoutes(executor).routes(),
             ],
             redirect_slashes=False,
@@ -44,8 +46,9 @@ class SidecarApp:
         self._holds.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"the sidecar speaks HTTP only, not {scope['type']}")
+        if scope["type"] == "websocket":
+            # Refusals before the handshake are plain answers; ASGI has other names for those.
+            send = _renamed(send)
         scope["app"] = self  # Starlette's sign to raise for unknown routes and methods
         started = False
 
@@ -68,6 +71,15 @@ class SidecarApp:
             if started:
                 raise _CutOff from error
             await answer(scope, receive, send)
+
+
+def _renamed(send: Send) -> Send:
+    async def renamed(message: Message) -> None:
+        if message["type"].startswith("http."):
+            message = {**message, "type": f"websocket.{message['type']}"}
+        await send(message)
+
+    return renamed
 
 
 class _CutOff(Exception):

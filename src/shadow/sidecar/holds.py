@@ -26,33 +26,52 @@ class Holds:
             _expire(scope)
 
     @asynccontextmanager
-    async def hold(self, receive: Receive) -> AsyncGenerator[asyncio.Timeout]:
-        """The body of the request must have been read. Raises: ClientDisconnect, Stopping."""
+    async def stoppable(self) -> AsyncGenerator[asyncio.Timeout]:
+        """Raises: Stopping; TimeoutError where somebody else moved the deadline."""
         if self.stopping:
             raise Stopping
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._scopes.add(scope)
+                try:
+                    yield scope
+                finally:
+                    self._scopes.discard(scope)
+        except TimeoutError:
+            if not (scope.expired() and self.stopping):
+                raise
+            raise Stopping from None
+
+    @asynccontextmanager
+    async def hold(self, receive: Receive) -> AsyncGenerator[asyncio.Timeout]:
+        """The body of the request must have been read. Raises: ClientDisconnect, Stopping."""
         gone = False
+        scope: asyncio.Timeout | None = None
 
         async def watch() -> None:
             nonlocal gone
             while (await receive())["type"] != "http.disconnect":
                 pass
             gone = True
+            assert scope is not None
             _expire(scope)
 
-        scope = asyncio.timeout(None)
         try:
-            async with scope:
+            async with self.stoppable() as scope:
                 watcher = asyncio.create_task(watch())
-                self._scopes.add(scope)
                 try:
                     yield scope
                 finally:
-                    self._scopes.discard(scope)
                     watcher.cancel()
+        except Stopping:
+            if gone:
+                raise ClientDisconnect from None
+            raise
         except TimeoutError:
-            if not scope.expired():
+            if scope is None or not scope.expired():
                 raise
-            raise (Stopping if self.stopping and not gone else ClientDisconnect) from None
+            raise ClientDisconnect from None
 
     @asynccontextmanager
     async def waiting(self, receive: Receive, *, mutates: bool) -> AsyncGenerator[None]:

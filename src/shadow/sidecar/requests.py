@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from shadow.core.errors import LimitExceeded, NotFound, Rejected, Unavailable
 from shadow.core.ids import CommandId, Operation, OperationId, is_id, make_id
@@ -19,7 +19,7 @@ Entropy = Callable[[int], bytes]
 class Query:
     """The parameters of a query string; percent-encoded bytes that are not UTF-8 come as ``surrogateescape``."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: HTTPConnection) -> None:
         raw = request.scope["query_string"].decode("ascii", "surrogateescape")
         try:
             pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape", max_num_fields=50)

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 from uvicorn import Config, Server
 
@@ -14,6 +15,17 @@ GRACE_S = 3
 """How long answers that were begun may take once the sidecar is told to stop. What waits is ended at once."""
 KEEP_ALIVE_S = 75
 MAX_CONNECTIONS = 1024
+MAX_MESSAGE_BYTES = 128 * 1024
+"""Of a WebSocket, from a client."""
+PING_S = 15.0
+"""Between two pings on a WebSocket, and how long the answer may take."""
+
+
+def websocket_protocol(**given: Any) -> asyncio.Protocol:
+    """Loaded with the first terminal: most workspaces never see one."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(**given)
 
 
 class SidecarServer(Server):
@@ -24,7 +36,11 @@ class SidecarServer(Server):
             Config(
                 app,
                 http="httptools",
-                ws="none",
+                ws=websocket_protocol,  # pyright: ignore[reportArgumentType] - uvicorn wants a class and only calls it
+                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_ping_interval=PING_S,
+                ws_ping_timeout=PING_S,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,

@@ -26,6 +26,7 @@ from shadow.testing import (
     replacements,
     search,
     stdin,
+    terminals,
     workspaces,
 )
 from shadow.testing.contract import Check
@@ -44,6 +45,7 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     output,
     endings,
     operations,
+    terminals,
     git,
     git_branches,
     git_commits,

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -20,7 +20,7 @@ from shadow.core.commands import (
     shell,
 )
 from shadow.core.errors import NotFound, ShadowError, StaleEpoch
-from shadow.core.ids import CommandId, Operation, OperationId, make_id
+from shadow.core.ids import CommandId, Operation, OperationId, TerminalId, make_id
 from shadow.execution.interface import ToolExecutor
 from shadow.testing.contract import DEADLINE_S, ContractViolation, closed_after, eventually, expect, expect_equal
 
@@ -32,6 +32,7 @@ class Site:
     executor: ToolExecutor
     directory: str
     started: list[CommandId] = field(default_factory=list[CommandId])
+    terminals: list[TerminalId] = field(default_factory=list[TerminalId])
 
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}"
@@ -145,6 +146,9 @@ class Site:
             try:
                 for command_id in self.started:
                     await self.executor.kill(command_id)
+                for terminal_id in self.terminals:
+                    with suppress(NotFound):  # the check may have closed it
+                        await self.executor.close_terminal(terminal_id)
                 await self.executor.delete(self.directory, recursive=True)
             except (NotFound, StaleEpoch):  # a check that fences its own executor off has the workspace for itself
                 return

@@ -7,16 +7,18 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
-from shadow.core.commands import Channel, CommandSpec, StdinMode, check_spec, shown_argv
+from shadow.core.commands import CommandSpec, check_spec, shown_argv
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, ShadowError, Unavailable
 from shadow.core.ids import make_id
 from shadow.core.limits import LimitKind
+from shadow.core.terminals import TerminalSize, check_size
 from shadow.execution.holder.config import HolderConfig
 from shadow.execution.holder.journal import Journal, Record
 from shadow.execution.holder.kernel import children, descendants, kill_descendants, send_signal
 from shadow.execution.holder.log_files import LogWriter
 from shadow.execution.holder.loop import Loop
 from shadow.execution.holder.output import OutputPump, ReaderKey
+from shadow.execution.holder.pty import foreground_group, set_size
 from shadow.execution.holder.running import (
     MAX_RUNNING,
     Kill,
@@ -30,6 +32,7 @@ from shadow.execution.holder.running import (
     spawn_error,
 )
 from shadow.execution.holder.stdin import StdinFeed
+from shadow.execution.holder.stdio import open_stdio
 from shadow.execution.holder.subreaper import Subreaper
 from shadow.execution.holder.subreapers import SubreaperPool
 from shadow.execution.holder.watch import Watch
@@ -82,9 +85,19 @@ class CommandTable:
     # Requests
 
     def start(
-        self, spec: CommandSpec, *, operation: str, wait_s: float | None, reply: Reply, hidden: bool = False
+        self,
+        spec: CommandSpec,
+        *,
+        operation: str,
+        wait_s: float | None,
+        reply: Reply,
+        hidden: bool = False,
+        size: TerminalSize | None = None,
     ) -> None:
-        """Answers when the command has started, or with ``wait_s`` when it has ended or that time is over."""
+        """Answers when the command has started, or with ``wait_s`` when it has ended or that time is over.
+
+        With ``size`` it is a terminal.
+        """
         check_spec(spec)
         if hidden:
             try:
@@ -100,7 +113,7 @@ class CommandTable:
         if self._journal.begin(operation, what="start") is not None:
             raise Conflict("This operation was done before, and what it started is forgotten by now.")
         try:
-            command = self._spawn(spec, operation)
+            command = self._spawn(spec, operation, size=size)
         except OSError as error:
             self._journal.finish(operation, None)
             raise _no_room(error) from error
@@ -109,24 +122,41 @@ class CommandTable:
             raise
         command.starting.append((reply, wait_s))
 
-    def describe_all(self) -> list[Record]:
-        return [c.describe() for c in self._commands.values() if not c.starting and not c.hidden]
+    def describe_all(self, *, terminals: bool) -> list[Record]:
+        return [
+            c.describe()
+            for c in self._commands.values()
+            if not c.starting and not c.hidden and (c.size is not None) is terminals
+        ]
 
     def get(self, command_id: str) -> Running:
         """Raises: NotFound."""
         command = self._commands.get(command_id)
         if command is None:
-            raise NotFound(f"There is no command {command_id!r} in this workspace.", details={"command": command_id})
+            noun = "terminal" if command_id.startswith("term_") else "command"
+            raise NotFound(f"There is no {noun} {command_id!r} in this workspace.", details={noun: command_id})
         return command
 
     def wait(self, command_id: str, *, timeout_s: float | None, reply: Reply) -> None:
         self._wait(self.get(command_id), after=None, timeout_s=timeout_s, reply=reply)
 
-    def follow(self, command_id: str, *, after: int, timeout_s: float, reader: ReaderKey, reply: Reply) -> None:
-        """Answer when there is output behind ``after``, or the command has ended; ``reader`` has got that far."""
+    def follow(
+        self,
+        command_id: str,
+        *,
+        after: int,
+        timeout_s: float,
+        reader: ReaderKey,
+        reply: Reply,
+        size: TerminalSize | None = None,
+    ) -> None:
+        """Answer when there is output behind ``after``, or the command has ended; ``reader`` has got that far.
+
+        With ``size`` also when a terminal has another.
+        """
         command = self.get(command_id)
         command.output.reader_at(reader, after)
-        self._wait(command, after=after, timeout_s=timeout_s, reply=reply)
+        self._wait(command, after=after, timeout_s=timeout_s, reply=reply, size=size)
 
     def unfollow(self, command_id: str, reader: ReaderKey) -> None:
         command = self._commands.get(command_id)
@@ -142,7 +172,23 @@ class CommandTable:
             raise Rejected(f"{number} is not the number of a signal.")
         command = self.get(command_id)
         if command.status is None and command.pid is not None and command.subreaper is not None:
-            send_signal(-command.pid, number)
+            pty = command.open_pty
+            group = foreground_group(pty) if pty is not None else None
+            send_signal(-(group or command.pid), number)
+        return command.describe()
+
+    def resize(self, command_id: str, size: TerminalSize) -> Record:
+        """Nothing happens where it has ended."""
+        check_size(size)
+        command = self.get(command_id)
+        if command.size is None:
+            raise Rejected("Only a terminal has a size.")
+        pty = command.open_pty
+        if pty is not None and command.size != size:
+            set_size(pty, size)
+            command.size = size
+            command.output.log.resize(size, at_s=command.output.elapsed_s)
+            self._touched[command.id] = command
         return command.describe()
 
     def kill(self, command_id: str, *, grace_s: float, reply: Reply) -> None:
@@ -158,8 +204,27 @@ class CommandTable:
         """Remove a hidden command that has ended, and its output. Nothing happens where it is gone."""
         command = self._commands.get(command_id)
         if command is not None and command.hidden and command.ending is not None and command.subreaper is None:
-            command.output.discard()
+            self._drop(command)
             del self._commands[command_id]
+
+    def close(self, command_id: str, *, grace_s: float, reply: Reply) -> None:
+        """``kill``, and forget it with its output; what survives a kill stays known."""
+        command = self.get(command_id)
+
+        def killed(result: Record | ShadowError) -> None:
+            if not isinstance(result, ShadowError) and command.subreaper is None:
+                self._drop(command)
+                self._commands.pop(command.id, None)
+            reply(result)
+
+        self.kill(command_id, grace_s=grace_s, reply=killed)
+
+    def _drop(self, command: Running) -> None:
+        """Its output, and what the journal says of it."""
+        command.output.discard()
+        if not command.hidden:
+            with suppress(LimitExceeded):
+                self._journal.command(command.id, None)
 
     @property
     def running(self) -> int:
@@ -206,54 +271,52 @@ class CommandTable:
 
     # Starting
 
-    def _spawn(self, spec: CommandSpec, operation: str, *, hidden: bool = False) -> Running:
+    def _spawn(
+        self, spec: CommandSpec, operation: str, *, hidden: bool = False, size: TerminalSize | None = None
+    ) -> Running:
         if self.running >= MAX_RUNNING:
             raise LimitExceeded(f"{MAX_RUNNING} commands run already.", mend="Wait for some to end, or kill them.")
-        command_id = make_id("cmd", entropy=os.urandom(12))
-        log = LogWriter(os.path.join(self._logs, command_id), limit_bytes=spec.log_limit_bytes)
+        command_id = make_id("cmd" if size is None else "term", entropy=os.urandom(12))
+        log = LogWriter(os.path.join(self._logs, command_id), limit_bytes=spec.log_limit_bytes, size=size)
         subreaper = self._pool.take()
-        ours: list[int] = []
-        theirs: list[int] = []
         try:
-            if spec.stdin is StdinMode.OPEN:
-                stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
-                ours.append(stdin_write)
-            else:
-                stdin_read, stdin_write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), None
-            theirs.append(stdin_read)
-            pipes: dict[int, Channel] = {}
-            for channel in Channel:
-                read, write = os.pipe2(os.O_CLOEXEC)
-                ours.append(read)
-                theirs.append(write)
-                pipes[read] = channel
+            stdio = open_stdio(spec.stdin, size)
+        except OSError:
+            self._pool.dismiss(subreaper)
+            raise
+        try:
             command = Running(
                 id=command_id,
                 operation=operation,
                 spec=replace(spec, argv=shown_argv(spec.argv), env={}),
                 started_at=time.time(),
                 output=OutputPump(
-                    self._loop, log, pipes, overflow=spec.overflow, on_change=lambda: self._output_changed(command)
+                    self._loop,
+                    log,
+                    stdio.outputs,
+                    overflow=spec.overflow,
+                    on_change=lambda: self._output_changed(command),
                 ),
-                stdin=StdinFeed(self._loop, stdin_write),
+                stdin=StdinFeed(self._loop, stdio.stdin),
                 subreaper=subreaper,
                 hidden=hidden,
+                size=size,
+                pty=stdio.pty,
             )
             # Written down before it can have an effect: after a crash it is `lost`, never started twice.
             if not hidden:
                 self._journal.command(command_id, command.to_journal())
-            subreaper.spawn(spec.argv, {**self._base_env, **spec.env}, os.path.join(self._root, spec.cwd), stdio=theirs)
+            env, cwd = {**self._base_env, **spec.env}, os.path.join(self._root, spec.cwd)
+            subreaper.spawn(spec.argv, env, cwd, stdio=stdio.theirs, tty=stdio.tty)
         except (OSError, ShadowError):
-            for fd in ours:
-                os.close(fd)
+            stdio.close_ours()
             self._pool.dismiss(subreaper)
             if not hidden:
                 with suppress(LimitExceeded):
                     self._journal.command(command_id, None)
             raise
         finally:
-            for fd in theirs:
-                os.close(fd)
+            stdio.close_theirs()
         self._by_subreaper[subreaper.pid] = command
         self._commands[command_id] = command
         # A subreaper that does not answer was stopped for good; what it may have started goes with it.
@@ -282,7 +345,8 @@ class CommandTable:
         command.pid = pid
         if command.timeout is not None:
             command.timeout.cancel()
-        command.time_s = command.spec.timeout_s or self._command_time_s
+        # A terminal is somebody's for as long as they want.
+        command.time_s = command.spec.timeout_s or (self._command_time_s if command.size is None else None)
         if command.time_s is not None:
             command.timeout = self._loop.call_later(command.time_s, lambda: self._timed_out(command))
         self.watch.command_started()
@@ -320,8 +384,16 @@ class CommandTable:
 
     # Waiting
 
-    def _wait(self, command: Running, *, after: int | None, timeout_s: float | None, reply: Reply) -> None:
-        waiter = Waiter(reply, after)
+    def _wait(
+        self,
+        command: Running,
+        *,
+        after: int | None,
+        timeout_s: float | None,
+        reply: Reply,
+        size: TerminalSize | None = None,
+    ) -> None:
+        waiter = Waiter(reply, after, size)
         if self._answer(command, waiter):
             return
         if timeout_s is not None:
@@ -330,7 +402,8 @@ class CommandTable:
 
     def _answer(self, command: Running, waiter: Waiter, *, anyhow: bool = False) -> bool:
         has_output = waiter.after is not None and waiter.after < command.output.log.layout.end
-        if not (anyhow or has_output or command.ending is not None):
+        has_size = waiter.size is not None and waiter.size != command.size
+        if not (anyhow or has_output or has_size or command.ending is not None):
             return False
         if waiter.timer is not None:
             waiter.timer.cancel()
@@ -385,7 +458,7 @@ class CommandTable:
         self._touched[command.id] = command
         self._answer_kill(command)
         self._unswept += 1
-        if self._unswept >= SWEEP_EVERY or command.output.log.size > SWEEP_ABOVE_BYTES:
+        if self._unswept >= SWEEP_EVERY or command.output.log.layout.kept_bytes > SWEEP_ABOVE_BYTES:
             self._unswept = 0
             self._forget_old()
 
@@ -419,6 +492,8 @@ class CommandTable:
         command.kill = Kill(term_until=now + grace_s, deadline=now + grace_s + KILL_LIMIT_S, replies=replies)
         if grace_s > 0 and command.subreaper is not None:
             for pid in descendants(command.subreaper.pid):
+                if command.size is not None:
+                    send_signal(pid, signal.SIGHUP)  # an interactive shell ignores the other
                 send_signal(pid, signal.SIGTERM)
                 send_signal(pid, signal.SIGCONT)
         self._press_kill(command)
@@ -497,18 +572,15 @@ class CommandTable:
         settled = [
             c for c in self._commands.values() if c.ending is not None and c.output.closed and c.subreaper is None
         ]
-        total = sum(c.output.log.size for c in self._commands.values())
+        total = sum(c.output.log.layout.kept_bytes for c in self._commands.values())
         for command in settled:
             if total <= MAX_LOG_BYTES_IN_TOTAL:
                 break
-            total -= command.output.log.size
+            total -= command.output.log.layout.kept_bytes
             command.output.log.remove()
         for command in settled[: max(0, len(self._commands) - MAX_REMEMBERED)]:
-            command.output.log.remove()
+            self._drop(command)
             del self._commands[command.id]
-            if not command.hidden:
-                with suppress(LimitExceeded):
-                    self._journal.command(command.id, None)
 
 
 def _no_room(error: OSError) -> LimitExceeded:

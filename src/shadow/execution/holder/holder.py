@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from shadow.core.commands import CommandSpec, Overflow, StdinMode
 from shadow.core.errors import Broken, LimitExceeded, Rejected, ShadowError
+from shadow.core.terminals import TerminalSize, check_size
 from shadow.execution.holder.commands import CommandTable
 from shadow.execution.holder.config import HolderConfig
 from shadow.execution.holder.connection import Connection
@@ -43,14 +44,18 @@ class Holder:
             "hello": self._hello,
             "lease": self._renew,
             "start": self._start,
-            "list": lambda _c, _r, _b: {"commands": self._commands.describe_all()},
+            "list": lambda _c, _r, _b: {"commands": self._commands.describe_all(terminals=False)},
+            "terminals": lambda _c, _r, _b: {"commands": self._commands.describe_all(terminals=True)},
             "get": lambda _c, request, _b: {"command": self._commands.get(_text(request, "command")).describe()},
             "wait": self._wait,
             "follow": self._follow,
             "unfollow": self._unfollow,
             "stdin": self._stdin,
+            "type": self._type,
+            "resize": self._resize,
             "signal": self._signal,
             "kill": self._kill,
+            "close": self._close,
             "forget": self._forget,
             "begin": self._begin,
             "finish": self._finish,
@@ -125,6 +130,7 @@ class Holder:
             wait_s=_number(request, "wait_s") if request.get("wait_s") is not None else None,
             reply=self._reply(connection, request),
             hidden=request.get("hidden") is True,
+            size=_size(request) if request.get("columns") is not None else None,
         )
 
     def _wait(self, connection: Connection, request: Record, _blob: bytes) -> None:
@@ -138,6 +144,7 @@ class Holder:
             timeout_s=_number(request, "timeout_s"),
             reader=(connection.number, _text(request, "reader")),
             reply=self._reply(connection, request),
+            size=_size(request) if request.get("columns") is not None else None,
         )
 
     def _unfollow(self, connection: Connection, request: Record, _blob: bytes) -> Record:
@@ -149,6 +156,25 @@ class Holder:
             blob,
             offset=_whole(request, "offset") if request.get("offset") is not None else None,
             close=request.get("close") is True,
+            reply=self._reply(connection, request),
+        )
+
+    def _type(self, connection: Connection, request: Record, blob: bytes) -> None:
+        self._commands.get(_text(request, "command")).stdin.type(
+            blob,
+            writer=_text(request, "writer"),
+            offset=_whole(request, "offset"),
+            reply=self._reply(connection, request),
+        )
+
+    def _resize(self, _connection: Connection, request: Record, _blob: bytes) -> Record:
+        # Safe to repeat: it says what the size is to be.
+        return {"command": self._commands.resize(_text(request, "command"), _size(request))}
+
+    def _close(self, connection: Connection, request: Record, _blob: bytes) -> None:
+        self._commands.close(
+            _text(request, "command"),
+            grace_s=_number(request, "grace_s"),
             reply=self._reply(connection, request),
         )
 
@@ -250,6 +276,12 @@ def _spec(value: Record) -> CommandSpec:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Rejected(f"The command cannot be understood: {error}.") from error
+
+
+def _size(request: Record) -> TerminalSize:
+    size = TerminalSize(columns=_whole(request, "columns"), rows=_whole(request, "rows"))
+    check_size(size)
+    return size
 
 
 def _text(request: Record, name: str) -> str:

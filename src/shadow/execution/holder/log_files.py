@@ -1,7 +1,8 @@
 """A byte log on disk: segment files that the holder appends to and anybody who may see the directory reads.
 
-``<start:016x>.log`` holds the bytes of a segment, ``<start:016x>.marks`` its marks: 8 bytes of offset and 1 of channel each.
-A mark is written before its bytes, and the offset up to which one may read is told apart from the files.
+``<start:016x>.log`` holds the bytes of a segment, ``<start:016x>.marks`` its marks: 8 bytes of offset and 1 of channel each,
+``<start:016x>.times`` its timeline (``terminal/timeline.py``). A mark is written before its bytes, and the offset up to which
+one may read is told apart from the files.
 """
 
 import os
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from shadow.core.commands import Channel, Gap, Output
+from shadow.core.terminals import TerminalSize
 from shadow.terminal.byte_log import ByteLogLayout, Segment, Span, plan_read
+from shadow.terminal.timeline import RECORD_BYTES, Record, Timeline, decode
 
 _MARK = struct.Struct("!QB")
 
@@ -23,28 +26,32 @@ def _marks_name(start: int) -> str:
     return f"{start:016x}.marks"
 
 
+def _times_name(start: int) -> str:
+    return f"{start:016x}.times"
+
+
 class LogWriter:
     """Appends to one log. The directory is made with the first byte: most commands say little."""
 
-    def __init__(self, directory: str, *, limit_bytes: int) -> None:
+    def __init__(self, directory: str, *, limit_bytes: int, size: TerminalSize | None = None) -> None:
+        """``size`` is that of the terminal; ``None`` where there is none."""
         self.layout = ByteLogLayout(limit_bytes=limit_bytes)
         self._directory = directory
+        self._timeline = Timeline(size)
         self._log_fd: int | None = None
         self._marks_fd: int | None = None
+        self._times_fd: int | None = None
 
-    @property
-    def size(self) -> int:
-        """Bytes kept on disk."""
-        return sum(segment.end - segment.start for segment in self.layout.segments)
+    def append(self, channel: Channel, data: bytes, *, at_s: float) -> None:
+        """Keep ``data``, which came ``at_s`` seconds after the start.
 
-    def append(self, channel: Channel, data: bytes) -> None:
-        """Keep ``data``. Where the disk refuses, older bytes of this log make room, else the new ones become a gap."""
+        Where the disk refuses, older bytes of this log make room, else the new ones become a gap."""
         view = memoryview(data)
         while view:
             piece = view[: self.layout.room()]
             while True:
                 try:
-                    self._append(channel, piece)
+                    self._append(channel, piece, at_s)
                     break
                 except OSError:
                     self._close_files()
@@ -54,6 +61,10 @@ class LogWriter:
                         break
                     self._remove(dropped)
             view = view[len(piece) :]
+
+    def resize(self, size: TerminalSize, *, at_s: float) -> None:
+        """From here on the terminal has another size."""
+        self._note(self._timeline.resized(size, self.layout.end, at_s))
 
     def close(self) -> None:
         self._close_files()
@@ -67,24 +78,35 @@ class LogWriter:
         with suppress(OSError):
             os.rmdir(self._directory)
 
-    def _append(self, channel: Channel, piece: memoryview) -> None:
+    def _append(self, channel: Channel, piece: memoryview, at_s: float) -> None:
         before = self.layout.end
         step = self.layout.append(channel, len(piece))
         for start in step.drop:
             self._remove(start)
         try:
             if step.open or self._log_fd is None or self._marks_fd is None:
-                self._open(before)
+                self._open(before, at_s)
             assert self._log_fd is not None
             assert self._marks_fd is not None
             if step.mark:
                 _write_all(self._marks_fd, _MARK.pack(before, channel))
+            self._note(self._timeline.arrived(before, at_s))
             _write_all(self._log_fd, piece)
         except OSError:
             self.layout.undo(before)
             raise
 
-    def _open(self, end: int) -> None:
+    def _note(self, record: Record | None) -> None:
+        """Keep a record where a segment is open and the disk has room: without it times are less exact, and nothing else."""
+        if record is None or self._times_fd is None:
+            return
+        size = os.fstat(self._times_fd).st_size
+        try:
+            _write_all(self._times_fd, record.encode())
+        except OSError:
+            os.ftruncate(self._times_fd, size)
+
+    def _open(self, end: int, at_s: float) -> None:
         """Open the newest segment, cut to what it holds before ``end``: a failed write may have left more."""
         self._close_files()
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
@@ -92,20 +114,27 @@ class LogWriter:
         marks = sum(1 for offset, _ in segment.marks if offset < end)
         self._log_fd = self._open_at(_log_name(segment.start), end - segment.start)
         self._marks_fd = self._open_at(_marks_name(segment.start), marks * _MARK.size)
+        if end == segment.start:
+            self._times_fd = self._open_at(_times_name(segment.start), 0)
+            self._note(self._timeline.opened(end, at_s))
+        else:
+            self._times_fd = self._open_at(_times_name(segment.start), None)
+            self._timeline.reopened(os.fstat(self._times_fd).st_size // RECORD_BYTES)
 
-    def _open_at(self, name: str, size: int) -> int:
+    def _open_at(self, name: str, size: int | None) -> int:
         fd = os.open(f"{self._directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.ftruncate(fd, size)
+        if size is not None:
+            os.ftruncate(fd, size)
         return fd
 
     def _close_files(self) -> None:
-        for fd in (self._log_fd, self._marks_fd):
+        for fd in (self._log_fd, self._marks_fd, self._times_fd):
             if fd is not None:
                 os.close(fd)
-        self._log_fd = self._marks_fd = None
+        self._log_fd = self._marks_fd = self._times_fd = None
 
     def _remove(self, start: int) -> None:
-        for name in (_log_name(start), _marks_name(start)):
+        for name in (_log_name(start), _marks_name(start), _times_name(start)):
             with suppress(FileNotFoundError):
                 os.unlink(f"{self._directory}/{name}")
 
@@ -147,13 +176,22 @@ class LogReader:
     def segments(self) -> list[Segment]:
         return self._segments(0)
 
-    def _segments(self, after: int) -> list[Segment]:
-        """Those that may matter to a reader at ``after``."""
+    def timeline(self) -> Iterator[Record]:
+        """The records of what is kept, oldest first."""
+        for start in self._starts():
+            with suppress(FileNotFoundError), open(f"{self._directory}/{_times_name(start)}", "rb") as file:
+                yield from decode(file.read())
+
+    def _starts(self) -> list[int]:
         try:
             names = os.listdir(self._directory)
         except FileNotFoundError:
             return []
-        starts = sorted(int(name[:16], 16) for name in names if name.endswith(".log"))
+        return sorted(int(name[:16], 16) for name in names if name.endswith(".log"))
+
+    def _segments(self, after: int) -> list[Segment]:
+        """Those that may matter to a reader at ``after``."""
+        starts = self._starts()
         first = max((index for index, start in enumerate(starts) if start <= after), default=0)
         found: list[Segment] = []
         for start in starts[first:]:

@@ -1,5 +1,6 @@
 """From a command's pipes into its byte log, held back for a reader where the command asked for that."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class OutputPump:
     ) -> None:
         self.log = log
         self.last_read_at = 0.0
+        self._began = loop.time() if loop is not None else 0.0
         self._loop = loop
         self._pipes = pipes
         self._overflow = overflow
@@ -53,6 +55,12 @@ class OutputPump:
     @staticmethod
     def finished(log: LogWriter) -> "OutputPump":
         return OutputPump(None, log, {}, overflow=Overflow.DROP_OLDEST, on_change=lambda: None)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start of the log."""
+        assert self._loop is not None
+        return self._loop.time() - self._began
 
     @property
     def closed(self) -> bool:
@@ -113,9 +121,13 @@ class OutputPump:
             data = os.read(fd, self._piece_bytes)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            data = b""  # how a PTY says that nobody has its other end
         if data:
-            self.log.append(self._pipes[fd], data)
             self.last_read_at = self._loop.time()
+            self.log.append(self._pipes[fd], data, at_s=self.elapsed_s)
         else:
             self._close(fd)
             if self.closed:

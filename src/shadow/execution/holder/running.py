@@ -10,6 +10,7 @@ from typing import Any
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import Denied, LimitExceeded, NotFound, Rejected, ShadowError
 from shadow.core.limits import LimitKind
+from shadow.core.terminals import TerminalSize
 from shadow.execution.holder.config import HolderConfig
 from shadow.execution.holder.journal import Record
 from shadow.execution.holder.kernel import descendants
@@ -28,10 +29,12 @@ Reply = Callable[[Record | ShadowError], None]
 
 @dataclass(slots=True)
 class Waiter:
-    """A caller that waits: for output behind ``after``, or where that is ``None`` for the end."""
+    """A caller that waits: for output behind ``after`` or another size, or where ``after`` is ``None`` for the end."""
 
     reply: Reply
     after: int | None
+    size: TerminalSize | None = None
+    """The one that the caller knows."""
     timer: Timer | None = None
 
 
@@ -54,6 +57,10 @@ class Running:
     started_at: float
     output: OutputPump
     stdin: StdinFeed
+    size: TerminalSize | None = None
+    """Of a terminal; ``None``: this is a command."""
+    pty: int | None = None
+    """Our end of a terminal, while ``output`` has it open."""
     hidden: bool = False
     """Started by the sidecar for itself: not listed, not journaled, forgotten when it says so."""
     subreaper: Subreaper | None = None
@@ -74,6 +81,10 @@ class Running:
     """What ``timeout`` was set to: the command's own, or the workspace's limit."""
     waiters: list[Waiter] = field(default_factory=list[Waiter])
 
+    @property
+    def open_pty(self) -> int | None:
+        return None if self.output.closed else self.pty
+
     def describe(self) -> Record:
         layout = self.output.log.layout
         return {
@@ -90,12 +101,13 @@ class Running:
             "stdin_accepted": self.stdin.accepted,
             "descendants": len(descendants(self.subreaper.pid)) if self.subreaper is not None else 0,
             "survivors": list(self.survivors),
+            "size": _size(self.size),
         }
 
     def progress(self) -> Record:
         layout = self.output.log.layout
         command = self.describe() if self.ending is not None else None
-        return {"start": layout.start, "end": layout.end, "command": command}
+        return {"start": layout.start, "end": layout.end, "command": command, "size": _size(self.size)}
 
     def to_journal(self) -> Record:
         return {
@@ -108,7 +120,12 @@ class Running:
             "ending": self.ending,
             "end": self.output.log.layout.end,
             "stdin_accepted": self.stdin.accepted,
+            "size": _size(self.size),
         }
+
+
+def _size(size: TerminalSize | None) -> list[int] | None:
+    return None if size is None else [size.columns, size.rows]
 
 
 def from_journal(command_id: str, values: Mapping[str, Any], directory: str) -> Running:
@@ -126,6 +143,7 @@ def from_journal(command_id: str, values: Mapping[str, Any], directory: str) -> 
         stdin=StdinFeed.finished(values["stdin_accepted"]),
         ended_at=values["ended_at"],
         ending=values["ending"],
+        size=None if values["size"] is None else TerminalSize(columns=values["size"][0], rows=values["size"][1]),
     )
 
 

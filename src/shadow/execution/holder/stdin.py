@@ -1,5 +1,6 @@
-"""Feeding a command's stdin: in order, never blocking the holder, safe to repeat by offset."""
+"""Feeding a command's stdin or a terminal: in order, never blocking the holder, safe to repeat by offset."""
 
+import errno
 import os
 from collections import deque
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from shadow.execution.holder.journal import Record
 from shadow.execution.holder.loop import Loop
 
 MAX_QUEUED_BYTES = 1024 * 1024
+MAX_WRITERS = 256
+"""Of one terminal: how many are remembered, the latest."""
 
 Reply = Callable[[Record | ShadowError], None]
 
@@ -22,6 +25,8 @@ class StdinFeed:
         self._fd = fd
         self._queue: deque[tuple[memoryview, bool, Reply]] = deque()
         self._queued = 0
+        self._typed: dict[str, int] = {}
+        """By writer of a terminal: how many bytes of its own are in the queue or written; who wrote last is last."""
         if fd is not None:
             os.set_blocking(fd, False)
 
@@ -43,9 +48,32 @@ class StdinFeed:
                 f"The data begins at byte {offset} of stdin, but only {position} have arrived.",
                 details={"accepted": self.accepted},
             )
-        view = memoryview(data)[skip:]
+        self._enqueue(memoryview(data)[skip:], close, reply)
+
+    def type(self, data: bytes, *, writer: str, offset: int, reply: Reply) -> None:
+        """What one of several writers types; ``offset`` counts what it typed itself. Raises: Conflict, LimitExceeded."""
+        if self._fd is None:
+            raise Conflict("The terminal's program has ended.")
+        typed = self._typed.pop(writer, 0)
+        if offset > typed:
+            self._typed[writer] = typed
+            raise Conflict(
+                f"The data begins at byte {offset} of what this writer types, but only {typed} have arrived.",
+                details={"accepted": typed},
+            )
+        new = memoryview(data)[typed - offset :]
+        self._typed[writer] = typed
+        accepted = typed + len(new)
+        self._enqueue(
+            new, False, lambda result: reply(result if isinstance(result, ShadowError) else {"accepted": accepted})
+        )
+        self._typed[writer] = accepted
+        if len(self._typed) > MAX_WRITERS:
+            del self._typed[next(iter(self._typed))]
+
+    def _enqueue(self, view: memoryview, close: bool, reply: Reply) -> None:
         if self._queued and self._queued + len(view) > MAX_QUEUED_BYTES:
-            raise LimitExceeded("Too much stdin is waiting for this command.", mend="Wait for earlier writes first.")
+            raise LimitExceeded("Too much input is waiting already.", mend="Wait for earlier writes first.")
         self._queue.append((view, close, reply))
         self._queued += len(view)
         self._feed()
@@ -73,6 +101,11 @@ class StdinFeed:
                     return
                 except BrokenPipeError:
                     self.close("The command has closed its stdin.")
+                    return
+                except OSError as error:
+                    if error.errno != errno.EIO:
+                        raise
+                    self.close("Nobody has the other end of the terminal any more.")
                     return
                 self.accepted += written
                 self._queued -= written

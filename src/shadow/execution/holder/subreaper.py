@@ -71,9 +71,14 @@ class Subreaper:
         ours.setblocking(False)
         return Subreaper(pid, ours)
 
-    def spawn(self, argv: Sequence[str], env: Mapping[str, str], cwd: str, *, stdio: Sequence[int]) -> None:
-        """Ask for a command; the answer is a message. Never blocks, also where the process was stopped."""
-        request = json.dumps({"argv": list(argv), "env": dict(env), "cwd": cwd}).encode("ascii")
+    def spawn(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str, *, stdio: Sequence[int], tty: str | None = None
+    ) -> None:
+        """Ask for a command; the answer is a message. Never blocks, also where the process was stopped.
+
+        ``tty`` is the path of the terminal that all of ``stdio`` are: the command gets it as its controlling one.
+        """
+        request = json.dumps({"argv": list(argv), "env": dict(env), "cwd": cwd, "tty": tty}).encode("ascii")
         memory = os.memfd_create("request")
         try:
             view = memoryview(request)
@@ -211,12 +216,19 @@ def _spawn(request: dict[str, Any], stdio: Sequence[int]) -> int:
     except OSError as error:
         raise OSError(error.errno, error.strerror, _DIRECTORY) from error
     program = find_program(argv[0], env.get("PATH", os.defpath))
+    tty: str | None = request["tty"]
+    if tty is not None:
+        # The first terminal that the leader of a new session opens becomes its controlling one.
+        stdin = [(os.POSIX_SPAWN_OPEN, 0, tty, os.O_RDWR, 0)]
+        actions = [*stdin, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+    else:
+        actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(stdio)]
     with _as_first_to_go():
         return os.posix_spawn(
             program,
             argv,
             env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(stdio)],
+            file_actions=actions,
             setsid=True,
             setsigmask=(),
             setsigdef=_RESET_SIGNALS,

@@ -5,25 +5,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from shadow.core.commands import (
-    Command,
-    CommandResult,
-    CommandSpec,
-    Ending,
-    Exited,
-    Gap,
-    Killed,
-    LimitReached,
-    Lost,
-    Output,
-    Signalled,
-    TimedOut,
-    check_spec,
-)
-from shadow.core.errors import Rejected
-from shadow.core.ids import CommandId, Operation, is_id, make_id
-from shadow.core.limits import LimitKind
+from shadow.core.commands import Command, CommandResult, CommandSpec, Gap, Output, check_spec
+from shadow.core.errors import NotFound, Rejected
+from shadow.core.ids import CommandId, Operation, is_id, is_terminal_id, make_id
 from shadow.execution.holder.log_files import LogReader
+from shadow.execution.host.described import command_of
 from shadow.execution.host.holder_client import HolderClient
 
 READ_BYTES = 1024 * 1024
@@ -47,8 +33,8 @@ class HostCommands:
 
     async def forget(self, command_id: CommandId, *, grace_s: float) -> None:
         """End what is left of a hidden command's tree, and remove its output."""
-        await self._holder.call("kill", {"command": command_id, "grace_s": grace_s})
-        await self._holder.call("forget", {"command": command_id})
+        await self._holder.call("kill", {"command": _checked(command_id), "grace_s": grace_s})
+        await self._holder.call("forget", {"command": _checked(command_id)})
 
     async def run(
         self, spec: CommandSpec, operation: Operation, *, wait_s: float | None, output_limit_bytes: int
@@ -58,14 +44,14 @@ class HostCommands:
 
     async def list(self) -> Sequence[Command]:
         answer = await self._holder.call("list", {})
-        return [_command(value) for value in answer["commands"]]
+        return [command_of(value) for value in answer["commands"]]
 
     async def get(self, command_id: CommandId) -> Command:
-        return _command((await self._holder.call("get", {"command": command_id}))["command"])
+        return command_of((await self._holder.call("get", {"command": _checked(command_id)}))["command"])
 
     async def wait(self, command_id: CommandId, *, timeout_s: float | None) -> Command:
-        answer = await self._holder.call("wait", {"command": command_id, "timeout_s": timeout_s})
-        return _command(answer["command"])
+        answer = await self._holder.call("wait", {"command": _checked(command_id), "timeout_s": timeout_s})
+        return command_of(answer["command"])
 
     async def read_output(self, command_id: CommandId, *, after: int, follow: bool) -> AsyncIterator[Output | Gap]:
         command = await self.get(command_id)
@@ -85,7 +71,7 @@ class HostCommands:
                     yield piece
             finally:
                 if not self._holder.closed.done():
-                    await self._holder.call("unfollow", {"command": command_id, "reader": reader})
+                    await self._holder.call("unfollow", {"command": _checked(command_id), "reader": reader})
 
     async def write_stdin(self, command_id: CommandId, data: bytes, *, offset: int | None, close: bool) -> int:
         accepted = 0
@@ -94,7 +80,7 @@ class HostCommands:
             answer = await self._holder.call(
                 "stdin",
                 {
-                    "command": command_id,
+                    "command": _checked(command_id),
                     "offset": offset + start if offset is not None else None,
                     "close": close and start == pieces[-1],
                 },
@@ -104,12 +90,17 @@ class HostCommands:
         return accepted
 
     async def signal(self, command_id: CommandId, signal: int, operation: Operation) -> Command:
-        fields = {"command": command_id, "signal": signal, "operation": operation.id, "epoch": operation.epoch}
-        return _command((await self._holder.call("signal", fields))["command"])
+        fields = {
+            "command": _checked(command_id),
+            "signal": signal,
+            "operation": operation.id,
+            "epoch": operation.epoch,
+        }
+        return command_of((await self._holder.call("signal", fields))["command"])
 
     async def kill(self, command_id: CommandId, operation: Operation, *, grace_s: float) -> Command:
-        fields = {"command": command_id, "grace_s": grace_s, "epoch": operation.epoch}
-        return _command((await self._holder.call("kill", fields))["command"])
+        fields = {"command": _checked(command_id), "grace_s": grace_s, "epoch": operation.epoch}
+        return command_of((await self._holder.call("kill", fields))["command"])
 
     async def _start(self, spec: CommandSpec, operation: Operation | None, *, wait_s: float | None) -> Command:
         """Without an operation it is a hidden one."""
@@ -130,7 +121,7 @@ class HostCommands:
         }
         if operation is not None:
             fields["epoch"] = operation.epoch
-        return _command((await self._holder.call("start", fields))["command"])
+        return command_of((await self._holder.call("start", fields))["command"])
 
     async def _follow(
         self, command_id: CommandId, log: LogReader, offset: int, reader: str
@@ -138,7 +129,7 @@ class HostCommands:
         while True:
             answer = await self._holder.call(
                 "follow",
-                {"command": command_id, "after": offset, "timeout_s": FOLLOW_TIMEOUT_S, "reader": reader},
+                {"command": _checked(command_id), "after": offset, "timeout_s": FOLLOW_TIMEOUT_S, "reader": reader},
             )
             end: int = answer["end"]
             if answer["command"] is not None and offset >= end:
@@ -188,19 +179,8 @@ def _all_pieces(log: LogReader, after: int, end: int) -> Iterator[Output | Gap]:
             yield piece
 
 
-def _command(value: dict[str, Any]) -> Command:
-    values = dict(value)
-    values["id"] = CommandId(values["id"])
-    values["argv"] = tuple(values["argv"])
-    values["survivors"] = tuple(values["survivors"])
-    values["ending"] = _ending(values["ending"]) if values["ending"] is not None else None
-    return Command(**values)
-
-
-_ENDINGS = {"exited": Exited, "signalled": Signalled, "timed_out": TimedOut, "killed": Killed, "lost": Lost}
-
-
-def _ending(value: dict[str, Any]) -> Ending:
-    if value["kind"] == "limit_exceeded":
-        return LimitReached(limit=LimitKind(value["limit"]))
-    return _ENDINGS[value["kind"]](**value)
+def _checked(command_id: CommandId) -> CommandId:
+    """Raises: NotFound: terminals are not commands."""
+    if is_terminal_id(command_id):
+        raise NotFound(f"There is no command {command_id!r} in this workspace.", mend="Use the calls for terminals.")
+    return command_id

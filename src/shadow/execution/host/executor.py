@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,8 +34,16 @@ from shadow.core.git import (
     GitPerson,
     GitStatus,
 )
-from shadow.core.ids import CommandId, Operation, OperationId, make_id
+from shadow.core.ids import CommandId, Operation, OperationId, TerminalId, make_id
 from shadow.core.search import FileSearchResult, GrepQuery, GrepResult
+from shadow.core.terminals import (
+    DEFAULT_LAG_BYTES,
+    DEFAULT_SCROLLBACK_LINES,
+    Terminal,
+    TerminalSize,
+    TerminalSpec,
+    check_terminal_spec,
+)
 from shadow.core.workspaces import Capabilities, Health, Isolation
 from shadow.execution.holder.config import HolderConfig, holder_argv
 from shadow.execution.host.commands import HostCommands
@@ -43,7 +51,8 @@ from shadow.execution.host.files import HostFiles
 from shadow.execution.host.git import HostGit
 from shadow.execution.host.holder_client import HolderClient
 from shadow.execution.host.search import HostSearch
-from shadow.execution.interface import ToolExecutor
+from shadow.execution.host.terminals import HostTerminals
+from shadow.execution.interface import TerminalAttachment, ToolExecutor
 
 T = TypeVar("T")
 
@@ -60,9 +69,12 @@ class HostExecutor(ToolExecutor):
         self._files = HostFiles(root)
         self._search = HostSearch(root)
         self._commands = HostCommands(holder, state_dir=state_dir)
+        self._terminals = HostTerminals(holder, state_dir=state_dir)
         self._git = HostGit(self._commands, root=root, state_dir=state_dir)
         self._epoch = epoch
-        self._capabilities = Capabilities(isolation=isolation, survives_sidecar=True, network=network, git=True)
+        self._capabilities = Capabilities(
+            isolation=isolation, survives_sidecar=True, network=network, git=True, terminals=True
+        )
         self._in_flight: dict[OperationId, asyncio.Future[Any]] = {}
 
     @staticmethod
@@ -232,6 +244,58 @@ class HostExecutor(ToolExecutor):
     async def kill(self, command_id: CommandId, *, grace_s: float = 0.0, operation: Operation | None = None) -> Command:
         return await self._commands.kill(command_id, self._operation(operation), grace_s=grace_s)
 
+    # Terminals
+
+    async def create_terminal(self, spec: TerminalSpec, *, operation: Operation | None = None) -> Terminal:
+        check_terminal_spec(spec)
+        spec = replace(spec, cwd=await self._checked_cwd(spec.cwd))
+        return await self._terminals.create(spec, self._operation(operation))
+
+    async def list_terminals(self) -> Sequence[Terminal]:
+        return await self._terminals.list()
+
+    async def get_terminal(self, terminal_id: TerminalId) -> Terminal:
+        return await self._terminals.get(terminal_id)
+
+    def attach_terminal(
+        self,
+        terminal_id: TerminalId,
+        *,
+        after: int | None = 0,
+        snapshots: bool = False,
+        scrollback_lines: int = DEFAULT_SCROLLBACK_LINES,
+        lag_bytes: int | None = DEFAULT_LAG_BYTES,
+    ) -> AbstractAsyncContextManager[TerminalAttachment]:
+        return self._terminals.attach(
+            terminal_id, after=after, snapshots=snapshots, scrollback_lines=scrollback_lines, lag_bytes=lag_bytes
+        )
+
+    async def write_terminal(self, terminal_id: TerminalId, data: bytes, *, writer: str, offset: int) -> int:
+        return await self._terminals.write(terminal_id, data, writer=writer, offset=offset)
+
+    async def resize_terminal(
+        self, terminal_id: TerminalId, size: TerminalSize, *, operation: Operation | None = None
+    ) -> Terminal:
+        return await self._terminals.resize(terminal_id, size, self._operation(operation))
+
+    async def signal_terminal(
+        self, terminal_id: TerminalId, signal: int, *, operation: Operation | None = None
+    ) -> Terminal:
+        return await self._terminals.signal(terminal_id, signal, self._operation(operation))
+
+    async def kill_terminal(
+        self, terminal_id: TerminalId, *, grace_s: float = 0.0, operation: Operation | None = None
+    ) -> Terminal:
+        return await self._terminals.kill(terminal_id, self._operation(operation), grace_s=grace_s)
+
+    async def close_terminal(
+        self, terminal_id: TerminalId, *, grace_s: float = 0.0, operation: Operation | None = None
+    ) -> None:
+        await self._terminals.close(terminal_id, self._operation(operation), grace_s=grace_s)
+
+    def record(self, source: CommandId | TerminalId) -> AsyncIterator[bytes]:
+        return self._terminals.record(source)
+
     # Git
 
     async def git_status(
@@ -346,12 +410,15 @@ class HostExecutor(ToolExecutor):
     async def _checked(self, spec: CommandSpec) -> CommandSpec:
         """The spec with its directory relative to the root. Raises: PathRefused, NotFound, NotADirectory, Rejected."""
         check_spec(spec)
-        if spec.cwd == ".":
-            return spec
-        stat = await self._files.stat(spec.cwd)
+        return replace(spec, cwd=await self._checked_cwd(spec.cwd))
+
+    async def _checked_cwd(self, cwd: str) -> str:
+        if cwd == ".":
+            return cwd
+        stat = await self._files.stat(cwd)
         if stat.kind is not FileKind.DIRECTORY:
-            raise NotADirectory(f"The working directory {spec.cwd!r} is not a directory.")
-        return replace(spec, cwd=stat.path)
+            raise NotADirectory(f"The working directory {cwd!r} is not a directory.")
+        return stat.path
 
     async def _once(
         self,

@@ -367,6 +367,7 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         network=isolation is Isolation.NONE,
         outlives_starter=True,
         git=True,
+        terminals=True,
         limits=True,
         egress=isolation is Isolation.SANDBOX,
     )

@@ -13,12 +13,13 @@ from shadow.execution.sidecar_client.commands import CommandsClient
 from shadow.execution.sidecar_client.endpoint import Endpoint
 from shadow.execution.sidecar_client.files import FilesClient
 from shadow.execution.sidecar_client.git import GitClient
+from shadow.execution.sidecar_client.terminals import TerminalsClient
 from shadow.execution.sidecar_client.transport import Sleep, Transport
 from shadow.wire.message import outgoing, parse_answer, to_core
 from shadow.wire.workspaces import HealthMessage, LeaseMessage
 
 
-class SidecarClient(CommandsClient, FilesClient, GitClient):
+class SidecarClient(CommandsClient, FilesClient, GitClient, TerminalsClient):
     """Use it on one event loop. It connects with its first call."""
 
     def __init__(

@@ -13,7 +13,7 @@ from shadow.wire.message import parse_answer
 
 NO_PROGRESS_S = 30.0
 """How long a reader tries to resume before it gives up."""
-_RESUME_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+RESUME_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 async def read_output(
@@ -59,7 +59,7 @@ async def read_output(
                 mend="Read on from that offset later.",
                 details={"offset": offset},
             ) from reason
-        await sleep(_RESUME_WAITS_S[min(cuts, len(_RESUME_WAITS_S) - 1)])
+        await sleep(RESUME_WAITS_S[min(cuts, len(RESUME_WAITS_S) - 1)])
         cuts += 1
 
 

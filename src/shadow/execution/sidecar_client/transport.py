@@ -11,7 +11,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from shadow.core.errors import Broken, Denied, OutcomeUnknown, PathRefused, ShadowError, Unavailable
+from shadow.core.errors import Broken, Denied, NotFound, OutcomeUnknown, PathRefused, ShadowError, Unavailable
 from shadow.execution.sidecar_client.bodies import SLICE_BYTES, Body, BytesBody
 from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint
 from shadow.wire.errors import decode_error
@@ -19,6 +19,9 @@ from shadow.wire.errors import decode_error
 RETRY_WAITS_S = (0.05, 1.0, 2.0, 4.0)
 CONNECT_S = 5.0
 ANSWER_S = 60.0
+CLOSE_S = 2.0
+PING_S = 15.0
+"""Between two pings on a WebSocket; half of it the answer may take."""
 SILENCE_S = 30.0
 """How long a stream may bring nothing, not even a heartbeat (the sidecar sends one every 10 s)."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -135,6 +138,27 @@ class Transport:
                     await _check_status(response)
                 yield response.content
 
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Mapping[str, QueryValue], *, protocol: str, limit_bytes: int
+    ) -> AsyncGenerator["WebSocket"]:
+        """One connection; no message may be larger than ``limit_bytes``. Raises: as ``stream``."""
+        session = self._open()
+        with _Translated():
+            async with (
+                asyncio.timeout(CONNECT_S + ANSWER_S) as opening,
+                session.ws_connect(
+                    self._url(path, query),
+                    protocols=(protocol,),
+                    autoclose=False,
+                    heartbeat=PING_S,
+                    max_msg_size=limit_bytes,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),  # pyright: ignore[reportCallIssue] - attrs
+                ) as socket,
+            ):
+                opening.reschedule(None)
+                yield WebSocket(socket)
+
     @staticmethod
     def _failure(call: Call, reason: Exception, *, seen: bool) -> ShadowError:
         if seen and call.mutates:
@@ -221,6 +245,26 @@ def check_text(text: str) -> None:
         raise PathRefused(f"{text!a} cannot be a name: it holds half a character.") from error
 
 
+class WebSocket:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+
+    async def receive(self) -> bytes:
+        """The next binary message. Raises: CutOff."""
+        message = await self._socket.receive()
+        if message.type is not aiohttp.WSMsgType.BINARY:
+            raise CutOff(f"the connection was closed ({self._socket.close_code})")
+        return message.data
+
+    async def send(self, message: bytes) -> None:
+        """Raises: CutOff."""
+        with _Translated():
+            await self._socket.send_bytes(message)
+
+
+_NO_HANDSHAKE: Mapping[int, type[ShadowError]] = {401: Denied, 403: Denied, 404: NotFound, 503: Unavailable}
+
+
 class _Translated:
     """Turns what aiohttp raises into ``NotSent``, ``CutOff`` and typed errors. Holds nothing: safe around a ``yield``."""
 
@@ -234,6 +278,8 @@ class _Translated:
                 raise NotSent(str(error)) from error
             case TimeoutError():
                 raise CutOff("no answer in time", timed_out=True) from error
+            case aiohttp.WSServerHandshakeError() if error.status in _NO_HANDSHAKE:
+                raise _NO_HANDSHAKE[error.status]("The sidecar refuses to connect a terminal.") from error
             case aiohttp.ClientResponseError():
                 raise Broken("The sidecar's answer is not HTTP that we understand.") from error
             case aiohttp.ClientError() | OSError():
