@@ -6,65 +6,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from shadow.core.commands import CommandSpec, Output, shell
-from shadow.core.workspaces import Isolation
-from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_argv
-from shadow.execution.sidecar_client.client import SidecarClient
-from shadow.execution.sidecar_client.endpoint import UnixEndpoint
+from shadow.execution.holder.config import sidecar_argv
 from tests.support.holders import gone
-from tests.support.sidecars import TOKEN, client, listen
+from tests.support.sidecar_processes import sidecar_pid, workspace
+from tests.support.sidecars import TOKEN, listen
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def workspace(directory: Path) -> AsyncGenerator[tuple[asyncio.subprocess.Process, SidecarClient]]:
-    """A holder that keeps a sidecar, and a client of it."""
-    (directory / "root").mkdir()
-    (directory / "state").mkdir()
-    with listen(directory / "sidecar.sock") as listener:
-        config = HolderConfig(
-            workspace_id="ws_test",
-            root=str(directory / "root"),
-            state_dir=str(directory / "state"),
-            token=TOKEN,
-            isolation=Isolation.NONE,
-            lease_s=None,
-            epoch=1,
-            base_env={"PATH": "/usr/bin:/bin"},
-            listen_fd=listener.fileno(),
-            sidecar_argv=sidecar_argv(),
-        )
-        process = await asyncio.create_subprocess_exec(
-            *holder_argv(), stdin=asyncio.subprocess.PIPE, pass_fds=(listener.fileno(),), env={}
-        )
-        assert process.stdin is not None
-        process.stdin.write(config.to_json())
-        process.stdin.close()
-        try:
-            async with client(UnixEndpoint(directory / "sidecar.sock")) as executor:
-                yield process, executor
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(20):
-                await process.wait()
-
-
-async def sidecar_pid(holder: asyncio.subprocess.Process, *, other_than: int = 0) -> int:
-    """The holder's child that is a sidecar, once there is one."""
-    async with asyncio.timeout(10):
-        while True:
-            for pid in map(int, Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()):
-                if pid != other_than and b"shadow.sidecar.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return pid
-            await asyncio.sleep(0.01)
 
 
 async def test_the_first_call_waits_in_the_backlog(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from shadow.core.commands import Gap
@@ -101,7 +101,8 @@ class ClientAttachment(TerminalAttachment):
         self._failure: ShadowError | None = None
         self._ended = False
         self._socket: WebSocket | None = None
-        """The connection, once it is known what of the input has arrived."""
+        self._input_known = False
+        """Whether the other side of this connection has said what of the input it has."""
         self._typed: deque[Typed] = deque()
         self._typed_end = 0
         self._typing = asyncio.Lock()
@@ -158,7 +159,7 @@ class ClientAttachment(TerminalAttachment):
             except (NotSent, CutOff, Unavailable) as error:
                 reason = error
             finally:
-                self._socket = None
+                self._socket, self._input_known = None, False
             if self._received != before:
                 cuts, cut_at = 0, None
             cut_at = self._sender.clock() if cut_at is None else cut_at
@@ -177,14 +178,14 @@ class ClientAttachment(TerminalAttachment):
         query = {**self._query, "after": self._received}
         async with self._sender.transport.websocket(
             self._path, query, protocol=SUBPROTOCOL, limit_bytes=MAX_FRAME_BYTES
-        ) as socket:
+        ) as self._socket:
             while not self._ended:
                 try:
-                    await self._take(decode(await socket.receive()), socket)
+                    await self._take(decode(await self._socket.receive()))
                 except TerminalFrameError as error:
                     raise Broken(f"The sidecar does not speak the attach protocol: {error}.") from error
 
-    async def _take(self, frame: Frame, socket: WebSocket) -> None:
+    async def _take(self, frame: Frame) -> None:
         match frame.kind:
             case TerminalFrame.END:
                 terminal = to_core(parse_answer(TerminalMessage, bytes(frame.payload)), Terminal)
@@ -194,7 +195,7 @@ class ClientAttachment(TerminalAttachment):
             case TerminalFrame.ERROR:
                 raise decode_error(bytes(frame.payload))
             case TerminalFrame.ACCEPTED:
-                await self._accepted(frame.offset, socket)
+                await self._accepted(frame.offset)
             case _:
                 event = decode_event(frame)
                 if event is None:
@@ -227,8 +228,7 @@ class ClientAttachment(TerminalAttachment):
         offset = _span(event)[1]
         if offset - self._told >= TAKEN_EVERY_BYTES or (offset > self._told and not self._events):
             self._told = offset
-            if self._socket is not None:
-                await self._send(self._socket, encode(TerminalFrame.TAKEN, offset))
+            await self._send(encode(TerminalFrame.TAKEN, offset))
 
     def _end(self, event: TerminalEnded) -> None:
         self._ended = True
@@ -261,11 +261,11 @@ class ClientAttachment(TerminalAttachment):
         piece = Typed(self._typed_end, data, asyncio.get_running_loop().create_future())
         self._typed_end = piece.end
         self._typed.append(piece)
-        if self._socket is not None:
-            await self._send(self._socket, encode(TerminalFrame.INPUT, piece.offset, piece.data))
+        if self._input_known:
+            await self._send(encode(TerminalFrame.INPUT, piece.offset, piece.data))
         return piece
 
-    async def _accepted(self, offset: int, socket: WebSocket) -> None:
+    async def _accepted(self, offset: int) -> None:
         if offset > self._typed_end:
             raise Broken("The sidecar accepted more than was typed.")
         while self._typed and self._typed[0].end <= offset:
@@ -273,19 +273,21 @@ class ClientAttachment(TerminalAttachment):
             if not piece.accepted.done():
                 piece.accepted.set_result(None)
         self._room.set()
-        if self._socket is None:
-            # The first word on a new connection: what had not arrived on the last one is sent again.
-            for piece in tuple(self._typed):
-                await self._send(socket, encode(TerminalFrame.INPUT, piece.offset, piece.data))
-            self._socket = socket
+        if not self._input_known:
+            # The first word on a new connection: what had not arrived on the last one is sent again, with what is
+            # typed meanwhile behind it.
+            sent = 0
+            while sent < len(self._typed):
+                piece = self._typed[sent]
+                await self._send(encode(TerminalFrame.INPUT, piece.offset, piece.data))
+                sent += 1
+            self._input_known = True
 
-    async def _send(self, socket: WebSocket, message: bytes) -> None:
-        """What a broken connection does not take is sent again on the next."""
-        try:
-            await socket.send(message)
-        except CutOff:
-            if self._socket is socket:
-                self._socket = None
+    async def _send(self, message: bytes) -> None:
+        """What a broken connection does not take is not needed, or sent again on the next."""
+        if self._socket is not None:
+            with suppress(CutOff):
+                await self._socket.send(message)
 
 
 def _span(event: TerminalEvent) -> tuple[int, int]:
