@@ -60,10 +60,10 @@ class Timeline:
         self._count = 0
         return self._take(self._sized(offset, at_s))
 
-    def reopened(self, count: int) -> None:
-        """The segment goes on after its ``count`` records."""
+    def reopened(self, count: int, offset: int, at_s: float) -> Record | None:
+        """The segment goes on after its ``count`` records; the size may have changed meanwhile."""
         self._count = count
-        self._last = None
+        return self._take(self._sized(offset, at_s)) if count < MAX_RECORDS else None
 
     def arrived(self, offset: int, at_s: float) -> Record | None:
         if self._count >= MAX_RECORDS:

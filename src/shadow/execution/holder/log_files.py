@@ -119,7 +119,9 @@ class LogWriter:
             self._note(self._timeline.opened(end, at_s))
         else:
             self._times_fd = self._open_at(_times_name(segment.start), None)
-            self._timeline.reopened(os.fstat(self._times_fd).st_size // RECORD_BYTES)
+            whole = os.fstat(self._times_fd).st_size // RECORD_BYTES
+            os.ftruncate(self._times_fd, whole * RECORD_BYTES)
+            self._note(self._timeline.reopened(whole, end, at_s))
 
     def _open_at(self, name: str, size: int | None) -> int:
         fd = os.open(f"{self._directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
