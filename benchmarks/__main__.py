@@ -11,7 +11,20 @@ import sys
 
 from benchmarks.result import Result
 
-NAMES = ("exec", "create", "files", "stream", "grep", "cli", "sidecar", "limits", "egress", "repositories", "agent")
+NAMES = (
+    "exec",
+    "create",
+    "files",
+    "stream",
+    "terminal",
+    "grep",
+    "cli",
+    "sidecar",
+    "limits",
+    "egress",
+    "repositories",
+    "agent",
+)
 
 
 def run(name: str) -> Result:

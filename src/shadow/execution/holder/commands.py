@@ -296,6 +296,7 @@ class CommandTable:
                     stdio.outputs,
                     overflow=spec.overflow,
                     on_change=lambda: self._output_changed(command),
+                    in_small_pieces=size is not None,
                 ),
                 stdin=StdinFeed(self._loop, stdio.stdin),
                 subreaper=subreaper,

@@ -33,6 +33,7 @@ class OutputPump:
         *,
         overflow: Overflow,
         on_change: Callable[[], None],
+        in_small_pieces: bool = False,
     ) -> None:
         self.log = log
         self.last_read_at = 0.0
@@ -40,6 +41,7 @@ class OutputPump:
         self._loop = loop
         self._pipes = pipes
         self._overflow = overflow
+        self._in_small_pieces = in_small_pieces
         # Where readers are waited for, one piece must not push out what a reader near the end still needs.
         wait = overflow is Overflow.WAIT
         self._piece_bytes = min(READ_BYTES, log.layout.segment_bytes) if wait else READ_BYTES
@@ -118,13 +120,9 @@ class OutputPump:
         if self._overflow is Overflow.WAIT and self._hold():
             return False
         try:
-            data = os.read(fd, self._piece_bytes)
+            data = self._gathered(fd) if self._in_small_pieces else os.read(fd, self._piece_bytes)
         except BlockingIOError:
             return False
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            data = b""  # how a PTY says that nobody has its other end
         if data:
             self.last_read_at = self._loop.time()
             self.log.append(self._pipes[fd], data, at_s=self.elapsed_s)
@@ -134,6 +132,25 @@ class OutputPump:
                 self.log.close()
         self._on_change()
         return bool(data)
+
+    def _gathered(self, fd: int) -> bytes:
+        """What a PTY has right now, which it gives in pages at most; nothing at its end. Raises: BlockingIOError."""
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while size < self._piece_bytes:
+                piece = os.read(fd, self._piece_bytes - size)
+                if not piece:
+                    break
+                pieces.append(piece)
+                size += len(piece)
+        except BlockingIOError:
+            if not pieces:
+                raise
+        except OSError as error:
+            if error.errno != errno.EIO:  # how a PTY says that nobody has its other end
+                raise
+        return b"".join(pieces)
 
     def _close(self, fd: int) -> None:
         assert self._loop is not None
