@@ -1,7 +1,6 @@
 """The commands of a workspace: started, watched, ended, remembered."""
 
 import os
-import shutil
 import signal
 import time
 from contextlib import suppress
@@ -19,15 +18,14 @@ from shadow.execution.holder.log_files import LogWriter
 from shadow.execution.holder.loop import Loop
 from shadow.execution.holder.output import OutputPump, ReaderKey
 from shadow.execution.holder.pty import foreground_group, set_size
+from shadow.execution.holder.remembering import restore, surplus
 from shadow.execution.holder.running import (
     MAX_RUNNING,
     Kill,
     Reply,
     Running,
-    Waiter,
     confinement_of,
     ending_of,
-    from_journal,
     limit_reached,
     spawn_error,
 )
@@ -35,10 +33,9 @@ from shadow.execution.holder.stdin import StdinFeed
 from shadow.execution.holder.stdio import open_stdio
 from shadow.execution.holder.subreaper import Subreaper
 from shadow.execution.holder.subreapers import SubreaperPool
+from shadow.execution.holder.waiting import Waiting
 from shadow.execution.holder.watch import Watch
 
-MAX_REMEMBERED = 1000
-MAX_LOG_BYTES_IN_TOTAL = 1024 * 1024 * 1024
 DRAIN_QUIET_S = 0.05
 DRAIN_LIMIT_S = 0.25
 KILL_LIMIT_S = 5.0
@@ -65,7 +62,7 @@ class CommandTable:
         """By pid of the command's own process: their subreaper was killed, so that they became our children."""
         self._strays = False
         """Whether a subreaper was killed in the middle of its work, and what it had adopted may still be coming to us."""
-        self._touched: dict[str, Running] = {}
+        self._waiting = Waiting(loop)
         self._pool = SubreaperPool(loop, confinement_of(config), on_message=self._on_message)
         self.watch = Watch(
             loop,
@@ -79,7 +76,7 @@ class CommandTable:
         self._unswept = 0
         self.helpers: set[int] = set()
         """Pids of children that are nobody's commands: the sidecar, the relay."""
-        self._restore()
+        self._commands.update(restore(journal, self._logs))
         loop.call_later(0.0, self._pool.keep_spare)
 
     # Requests
@@ -138,7 +135,7 @@ class CommandTable:
         return command
 
     def wait(self, command_id: str, *, timeout_s: float | None, reply: Reply) -> None:
-        self._wait(self.get(command_id), after=None, timeout_s=timeout_s, reply=reply)
+        self._waiting.wait(self.get(command_id), after=None, timeout_s=timeout_s, reply=reply)
 
     def follow(
         self,
@@ -156,7 +153,7 @@ class CommandTable:
         """
         command = self.get(command_id)
         command.output.reader_at(reader, after)
-        self._wait(command, after=after, timeout_s=timeout_s, reply=reply, size=size)
+        self._waiting.wait(command, after=after, timeout_s=timeout_s, reply=reply, size=size)
 
     def unfollow(self, command_id: str, reader: ReaderKey) -> None:
         command = self._commands.get(command_id)
@@ -188,7 +185,7 @@ class CommandTable:
             set_size(pty, size)
             command.size = size
             command.output.log.resize(size, at_s=command.output.elapsed_s)
-            self._touched[command.id] = command
+            self._waiting.changed(command)
         return command.describe()
 
     def kill(self, command_id: str, *, grace_s: float, reply: Reply) -> None:
@@ -261,13 +258,7 @@ class CommandTable:
         return self._pool.kill()
 
     def after_events(self) -> None:
-        """Tell the waiters what this round of the loop brought, once each."""
-        touched, self._touched = self._touched, {}
-        for command in touched.values():
-            waiting, command.waiters = command.waiters, []
-            for waiter in waiting:
-                if not self._answer(command, waiter):
-                    command.waiters.append(waiter)
+        self._waiting.tell()
 
     # Starting
 
@@ -381,44 +372,12 @@ class CommandTable:
         elif wait_s is None:
             reply({"command": command.describe()})
         else:
-            self._wait(command, after=None, timeout_s=wait_s, reply=reply)
-
-    # Waiting
-
-    def _wait(
-        self,
-        command: Running,
-        *,
-        after: int | None,
-        timeout_s: float | None,
-        reply: Reply,
-        size: TerminalSize | None = None,
-    ) -> None:
-        waiter = Waiter(reply, after, size)
-        if self._answer(command, waiter):
-            return
-        if timeout_s is not None:
-            waiter.timer = self._loop.call_later(timeout_s, lambda: self._give_up(command, waiter))
-        command.waiters.append(waiter)
-
-    def _answer(self, command: Running, waiter: Waiter, *, anyhow: bool = False) -> bool:
-        has_output = waiter.after is not None and waiter.after < command.output.log.layout.end
-        has_size = waiter.size is not None and waiter.size != command.size
-        if not (anyhow or has_output or has_size or command.ending is not None):
-            return False
-        if waiter.timer is not None:
-            waiter.timer.cancel()
-        waiter.reply({"command": command.describe()} if waiter.after is None else command.progress())
-        return True
-
-    def _give_up(self, command: Running, waiter: Waiter) -> None:
-        command.waiters.remove(waiter)
-        self._answer(command, waiter, anyhow=True)
+            self._waiting.wait(command, after=None, timeout_s=wait_s, reply=reply)
 
     # Ending
 
     def _output_changed(self, command: Running) -> None:
-        self._touched[command.id] = command
+        self._waiting.changed(command)
         if command.output.closed and command.status is not None:
             self._end(command)
 
@@ -456,7 +415,7 @@ class CommandTable:
             # A full disk must not hide the end from those who wait; after a crash it would read `lost`.
             with suppress(LimitExceeded):
                 self._journal.command(command.id, command.to_journal())
-        self._touched[command.id] = command
+        self._waiting.changed(command)
         self._answer_kill(command)
         self._unswept += 1
         if self._unswept >= SWEEP_EVERY or command.output.log.layout.kept_bytes > SWEEP_ABOVE_BYTES:
@@ -554,32 +513,8 @@ class CommandTable:
 
     # Memory
 
-    def _restore(self) -> None:
-        """What an earlier holder of this workspace left: its running commands are lost, their output is kept."""
-        for command_id, values in list(self._journal.commands.items()):
-            command = from_journal(command_id, values, os.path.join(self._logs, command_id))
-            if command.ending is None:
-                command.ended_at = time.time()
-                command.ending = {"kind": "lost", "reason": "the holder ended while the command ran"}
-                self._journal.command(command_id, command.to_journal())
-            self._commands[command_id] = command
-        with suppress(FileNotFoundError):
-            for name in os.listdir(self._logs):
-                if name not in self._commands:
-                    shutil.rmtree(os.path.join(self._logs, name), ignore_errors=True)
-
     def _forget_old(self) -> None:
-        """Keep what is remembered within its bounds: the oldest ended logs go first, then the oldest ended commands."""
-        settled = [
-            c for c in self._commands.values() if c.ending is not None and c.output.closed and c.subreaper is None
-        ]
-        total = sum(c.output.log.layout.kept_bytes for c in self._commands.values())
-        for command in settled:
-            if total <= MAX_LOG_BYTES_IN_TOTAL:
-                break
-            total -= command.output.log.layout.kept_bytes
-            command.output.log.remove()
-        for command in settled[: max(0, len(self._commands) - MAX_REMEMBERED)]:
+        for command in surplus(list(self._commands.values())):
             self._drop(command)
             del self._commands[command.id]
 

@@ -28,17 +28,6 @@ Reply = Callable[[Record | ShadowError], None]
 
 
 @dataclass(slots=True)
-class Waiter:
-    """A caller that waits: for output behind ``after`` or another size, or where ``after`` is ``None`` for the end."""
-
-    reply: Reply
-    after: int | None
-    size: TerminalSize | None = None
-    """The one that the caller knows."""
-    timer: Timer | None = None
-
-
-@dataclass(slots=True)
 class Kill:
     """A tree that is being ended: SIGTERM until ``term_until``, then SIGKILL until ``deadline``."""
 
@@ -79,7 +68,6 @@ class Running:
     timeout: Timer | None = None
     time_s: float | None = None
     """What ``timeout`` was set to: the command's own, or the workspace's limit."""
-    waiters: list[Waiter] = field(default_factory=list[Waiter])
 
     @property
     def open_pty(self) -> int | None:
