@@ -19,7 +19,8 @@ from shadow.wire.errors import decode_error
 RETRY_WAITS_S = (0.05, 1.0, 2.0, 4.0)
 CONNECT_S = 5.0
 ANSWER_S = 60.0
-CLOSE_S = 2.0
+CLOSE_S = 0.3
+"""How long a WebSocket that we close may take to say goodbye."""
 PING_S = 15.0
 """Between two pings on a WebSocket; half of it the answer may take."""
 SILENCE_S = 30.0
