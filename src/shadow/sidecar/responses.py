@@ -47,9 +47,16 @@ class Answer:
 class ByteStream:
     """Bytes of unknown length. The first piece is awaited before anything is sent: until then an error has its status."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], holds: Holds, *, headers: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        holds: Holds,
+        *,
+        media_type: bytes = b"application/octet-stream",
+        headers: Mapping[bytes, bytes] | None = None,
+    ) -> None:
         self._pieces = pieces
-        self._headers = [(b"content-type", b"application/octet-stream"), *headers.items()]
+        self._headers = [(b"content-type", media_type), *(headers or {}).items()]
         self._holds = holds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,21 +30,21 @@ class HostFiles:
 
     def __init__(self, root: Path, *, shown_root: str | None = None) -> None:
         self.paths = WorkspacePaths(root, shown_root=shown_root)
-        self._locks = writing.PathLocks()
+        self.locks = writing.PathLocks()
 
     async def stat(self, path: str, *, follow: bool = True) -> FileStat:
-        return await _run(path, None, stats.read_stat, self.paths, path, follow=follow)
+        return await run_on(path, None, stats.read_stat, self.paths, path, follow=follow)
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit_bytes: int = DEFAULT_READ_LIMIT_BYTES
     ) -> FileContent:
-        return await _run(path, None, reading.read_content, self.paths, path, offset=offset, limit_bytes=limit_bytes)
+        return await run_on(path, None, reading.read_content, self.paths, path, offset=offset, limit_bytes=limit_bytes)
 
     async def read_lines(
         self, path: str, *, first: int = 1, last: int | None = None, limit_bytes: int = DEFAULT_READ_LIMIT_BYTES
     ) -> FileLines:
         stop = Stop()
-        return await _run(
+        return await run_on(
             path,
             stop,
             reading.read_file_lines,
@@ -60,10 +60,10 @@ class HostFiles:
         reading.check_range(offset=offset, limit_bytes=limit_bytes)
         file = reading.OpenFile(self.paths, path)
         try:
-            await _run(path, None, file.open)
+            await run_on(path, None, file.open)
             end = file.size_bytes if limit_bytes is None else min(file.size_bytes, offset + limit_bytes)
             while offset < end:
-                piece = await _run(path, None, file.read, offset, min(reading.PIECE_BYTES, end - offset))
+                piece = await run_on(path, None, file.read, offset, min(reading.PIECE_BYTES, end - offset))
                 if not piece:
                     return  # cut short meanwhile by a command
                 offset += len(piece)
@@ -81,30 +81,30 @@ class HostFiles:
         exclusive: bool = False,
     ) -> FileStat:
         draft = writing.Draft(
-            self.paths, self._locks, path, mode=mode, create_parents=create_parents, exclusive=exclusive
+            self.paths, self.locks, path, mode=mode, create_parents=create_parents, exclusive=exclusive
         )
         if isinstance(content, (bytes, bytearray, memoryview)):
-            return await _run(path, None, writing.write_whole, draft, content)
+            return await run_on(path, None, writing.write_whole, draft, content)
         try:
-            await _run(path, None, draft.open)
-            async for data in _gathered(content):
-                await _run(path, None, draft.write, data)
-            return await _run(path, None, draft.commit)
+            await run_on(path, None, draft.open)
+            async for data in gathered(content):
+                await run_on(path, None, draft.write, data)
+            return await run_on(path, None, draft.commit)
         finally:
             await in_thread(None, draft.close)
 
     async def search_replace(self, path: str, *, old: str, new: str) -> Replacement:
-        return await _run(path, None, replacing.search_replace, self.paths, self._locks, path, old=old, new=new)
+        return await run_on(path, None, replacing.search_replace, self.paths, self.locks, path, old=old, new=new)
 
     async def make_directory(self, path: str, *, create_parents: bool = True) -> FileStat:
-        return await _run(path, None, moving.make_directory, self.paths, path, create_parents=create_parents)
+        return await run_on(path, None, moving.make_directory, self.paths, path, create_parents=create_parents)
 
     async def move(self, source: str, target: str, *, overwrite: bool = False) -> FileStat:
-        return await _run(source, None, moving.move, self.paths, source, target, overwrite=overwrite)
+        return await run_on(source, None, moving.move, self.paths, source, target, overwrite=overwrite)
 
     async def delete(self, path: str, *, recursive: bool = False) -> None:
         stop = Stop()
-        await _run(path, stop, deleting.delete, self.paths, path, stop, recursive=recursive)
+        await run_on(path, stop, deleting.delete, self.paths, path, stop, recursive=recursive)
 
     async def list_directory(
         self,
@@ -115,12 +115,12 @@ class HostFiles:
         limit: int = DEFAULT_LISTING_LIMIT,
     ) -> Listing:
         stop = Stop()
-        return await _run(
+        return await run_on(
             path, stop, listing.list_entries, self.paths, path, stop, recursive=recursive, after=after, limit=limit
         )
 
 
-async def _run(path: str, stop: Stop | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_on(path: str, stop: Stop | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``call`` in a thread; what the operating system refuses becomes one of Shadow's errors."""
     try:
         return await in_thread(stop, call, *args, **kwargs)
@@ -128,7 +128,7 @@ async def _run(path: str, stop: Stop | None, call: Callable[P, T], *args: P.args
         raise error_from_os(error, path) from error
 
 
-async def _gathered(content: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def gathered(content: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """Small pieces put together, so that each is worth a trip to a thread."""
     waiting: list[bytes] = []
     size = 0

@@ -190,8 +190,10 @@ class WorkspacePaths:
 
         Raises: PathRefused, NotFound (a directory on the way), NotADirectory, Denied, LimitExceeded.
         """
+        return self._resolve(path, _Walk(self, path, follow=follow, create_parents=create_parents))
+
+    def _resolve(self, path: str, walk: "_Walk") -> Place:
         raw = encode_path(path)
-        walk = _Walk(self, path, follow=follow, create_parents=create_parents)
         try:
             return walk.run(raw)
         except OSError as error:
@@ -232,6 +234,13 @@ class WorkspacePaths:
         return None
 
 
+class LinklessPaths(WorkspacePaths):
+    """Goes through no link: one on the way is refused, one at the end is itself meant."""
+
+    def resolve(self, path: str, *, follow: bool = True, create_parents: bool = False) -> Place:
+        return self._resolve(path, _Walk(self, path, follow=False, create_parents=create_parents, links=False))
+
+
 def keeps_changing(path: str) -> Conflict:
     return Conflict(f"{show_path(path)} keeps changing.", mend="Try again when nothing else writes there.")
 
@@ -247,10 +256,13 @@ def _may_be_directory(found: os.stat_result) -> bool:
 class _Walk:
     """One resolution, from the root on."""
 
-    def __init__(self, paths: WorkspacePaths, path: str, *, follow: bool, create_parents: bool) -> None:
+    def __init__(
+        self, paths: WorkspacePaths, path: str, *, follow: bool, create_parents: bool, links: bool = True
+    ) -> None:
         self._paths = paths
         self._path = path
         self._follow = follow
+        self._links = links
         self._create_parents = create_parents
         self._pending: list[bytes] = []
         self._descent: Descent | None = None
@@ -307,6 +319,9 @@ class _Walk:
         try:
             found = os.fstat(fd)
             if stat.S_ISLNK(found.st_mode):
+                if self._pending and not self._links:
+                    where = decode_path(b"/".join((*descent.names, name)))
+                    raise PathRefused(f"{show_path(self._path)} goes through the symbolic link {show_path(where)}.")
                 if self._pending or self._follow:
                     return found, os.readlink(b"", dir_fd=fd)
             elif self._pending:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import stat
 import threading
 from collections.abc import Generator
@@ -13,6 +14,7 @@ from shadow.execution.host.paths import MAX_SWAPS, Place, WorkspacePaths, keeps_
 from shadow.execution.host.reading import check_regular
 from shadow.execution.host.stats import file_stat
 
+_TEMPORARY_NAME = re.compile(rb"\.shadow-[0-9a-f]{16}\.tmp")
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
@@ -105,7 +107,7 @@ class Draft:
                 if error.errno not in _NO_UNNAMED_FILES:
                     raise
         if self._fd < 0:
-            name = _temporary_name()
+            name = temporary_name()
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(name, flags, first_mode, dir_fd=place.parent)
             self._temporary = name
@@ -168,7 +170,8 @@ class Draft:
         if place.found is not None:
             if self._exclusive:
                 raise AlreadyExists(f"{show_path(self._path)} exists already.")
-            check_regular(place.found, self._path)
+            if not stat.S_ISLNK(place.found.st_mode):  # found only where links are not followed: it is replaced
+                check_regular(place.found, self._path)
         elif place.names_directory:
             raise NotAFile(f"{show_path(self._path)} names a directory.", mend="Leave out the slash at the end.")
 
@@ -182,7 +185,7 @@ class Draft:
             else:
                 return
         if self._temporary is None:  # an unnamed file cannot replace another: give it a name for a moment
-            name = _temporary_name()
+            name = temporary_name()
             self._link(place, name)
             self._temporary = name
         os.rename(self._temporary, place.name, src_dir_fd=place.parent, dst_dir_fd=place.parent)
@@ -210,8 +213,13 @@ def _identity(found: os.stat_result) -> tuple[int, int, int, int, int]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _temporary_name() -> bytes:
+def temporary_name() -> bytes:
+    """For what is about to be renamed into place."""
     return b".shadow-%s.tmp" % os.urandom(8).hex().encode()
+
+
+def is_temporary_name(name: bytes) -> bool:
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def check_path_is_not_root(place: Place, what: str) -> None:
