@@ -82,7 +82,13 @@ async def _served(directory: Path, listener: socket.socket, endpoint: Endpoint) 
         process.stdin.write(config.to_json())
         process.stdin.close()
         capabilities = Capabilities(
-            isolation=Isolation.NONE, survives_sidecar=True, network=True, git=True, terminals=True
+            isolation=Isolation.NONE,
+            survives_sidecar=True,
+            network=True,
+            git=True,
+            terminals=True,
+            trees=True,
+            watching=True,
         )
         async with SidecarClient(endpoint, token=token, capabilities=capabilities, epoch=1) as executor:
             yield executor

@@ -14,7 +14,9 @@ from shadow.sidecar.app import make_app
 from shadow.sidecar.server import SidecarServer
 
 TOKEN = "a-token-for-tests-only"
-CAPABILITIES = Capabilities(isolation=Isolation.NONE, survives_sidecar=True, network=True, git=True, terminals=True)
+CAPABILITIES = Capabilities(
+    isolation=Isolation.NONE, survives_sidecar=True, network=True, git=True, terminals=True, trees=True, watching=True
+)
 
 
 def listen(path: Path) -> socket.socket:

@@ -19,6 +19,8 @@ from shadow.sidecar.requests import Entropy, Operations
 from shadow.sidecar.responses import Answer, error_answer, unauthorized_answer
 from shadow.sidecar.search import SearchRoutes
 from shadow.sidecar.terminals import TerminalRoutes
+from shadow.sidecar.trees import TreeRoutes
+from shadow.sidecar.watching import WatchRoutes
 from shadow.sidecar.workspace import WorkspaceRoutes
 
 log = logging.getLogger("shadow.sidecar")
@@ -36,6 +38,8 @@ class SidecarApp:
                 *GitRoutes(executor, operations, self._holds).routes(),
                 *SearchRoutes(executor, self._holds).routes(),
                 *TerminalRoutes(executor, operations, self._holds).routes(),
+                *TreeRoutes(executor, operations, self._holds).routes(),
+                *WatchRoutes(executor, self._holds).routes(),
                 *WorkspaceRoutes(executor).routes(),
             ],
             redirect_slashes=False,

@@ -27,6 +27,8 @@ from shadow.testing import (
     search,
     stdin,
     terminals,
+    trees,
+    watching,
     workspaces,
 )
 from shadow.testing.contract import Check
@@ -39,6 +41,8 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     directories,
     listings,
     paths,
+    trees,
+    watching,
     search,
     commands,
     stdin,

@@ -44,6 +44,7 @@ from shadow.core.terminals import (
     TerminalSpec,
     check_terminal_spec,
 )
+from shadow.core.trees import TreeReceipt
 from shadow.core.workspaces import Capabilities, Health, Isolation
 from shadow.execution.holder.config import HolderConfig, holder_argv
 from shadow.execution.host.commands import HostCommands
@@ -52,7 +53,9 @@ from shadow.execution.host.git import HostGit
 from shadow.execution.host.holder_client import HolderClient
 from shadow.execution.host.search import HostSearch
 from shadow.execution.host.terminals import HostTerminals
-from shadow.execution.interface import TerminalAttachment, ToolExecutor
+from shadow.execution.host.trees import HostTrees
+from shadow.execution.host.watching import HostWatches
+from shadow.execution.interface import TerminalAttachment, ToolExecutor, WatchEvent
 
 T = TypeVar("T")
 
@@ -67,13 +70,21 @@ class HostExecutor(ToolExecutor):
     ) -> None:
         self._holder = holder
         self._files = HostFiles(root)
+        self._trees = HostTrees(root, locks=self._files.locks)
+        self._watches = HostWatches(root)
         self._search = HostSearch(root)
         self._commands = HostCommands(holder, state_dir=state_dir)
         self._terminals = HostTerminals(holder, state_dir=state_dir)
         self._git = HostGit(self._commands, root=root, state_dir=state_dir)
         self._epoch = epoch
         self._capabilities = Capabilities(
-            isolation=isolation, survives_sidecar=True, network=network, git=True, terminals=True
+            isolation=isolation,
+            survives_sidecar=True,
+            network=network,
+            git=True,
+            terminals=True,
+            trees=True,
+            watching=True,
         )
         self._in_flight: dict[OperationId, asyncio.Future[Any]] = {}
 
@@ -192,6 +203,24 @@ class HostExecutor(ToolExecutor):
         limit: int = DEFAULT_LISTING_LIMIT,
     ) -> Listing:
         return await self._files.list_directory(path, recursive=recursive, after=after, limit=limit)
+
+    # Trees and changes
+
+    def download_tree(self, path: str = ".") -> AsyncIterator[bytes]:
+        return self._trees.download(path)
+
+    async def upload_tree(
+        self, path: str, tar: AsyncIterable[bytes], *, operation: Operation | None = None
+    ) -> TreeReceipt:
+        async def upload() -> TreeReceipt:
+            return await self._trees.upload(path, tar)
+
+        return await self._once(
+            operation, "upload_tree", upload, decode=lambda value: TreeReceipt(**value), again=upload
+        )
+
+    def watch(self, path: str = ".") -> AsyncIterator[WatchEvent]:
+        return self._watches.watch(path)
 
     # Search
 
@@ -367,7 +396,10 @@ class HostExecutor(ToolExecutor):
         operation: Operation | None = None,
     ) -> GitHead:
         async def create() -> GitHead:
-            return await self._git.create_branch(name, repository, start=start, checkout=checkout, timeout_s=timeout_s)
+            with self._watches.paused():
+                return await self._git.create_branch(
+                    name, repository, start=start, checkout=checkout, timeout_s=timeout_s
+                )
 
         return await self._once(operation, "git_create_branch", create, decode=_git_head)
 
@@ -380,7 +412,8 @@ class HostExecutor(ToolExecutor):
         operation: Operation | None = None,
     ) -> GitHead:
         async def checkout() -> GitHead:
-            return await self._git.checkout(revision, repository, timeout_s=timeout_s)
+            with self._watches.paused():
+                return await self._git.checkout(revision, repository, timeout_s=timeout_s)
 
         return await self._once(operation, "git_checkout", checkout, decode=_git_head, again=checkout)
 
@@ -396,9 +429,10 @@ class HostExecutor(ToolExecutor):
         operation: Operation | None = None,
     ) -> GitHead:
         async def commit() -> GitHead:
-            return await self._git.commit(
-                message, repository, author=author, co_authors=co_authors, paths=paths, timeout_s=timeout_s
-            )
+            with self._watches.paused():
+                return await self._git.commit(
+                    message, repository, author=author, co_authors=co_authors, paths=paths, timeout_s=timeout_s
+                )
 
         return await self._once(operation, "git_commit", commit, decode=_git_head)
 

@@ -368,6 +368,8 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         outlives_starter=True,
         git=True,
         terminals=True,
+        trees=True,
+        watching=True,
         limits=True,
         egress=isolation is Isolation.SANDBOX,
     )

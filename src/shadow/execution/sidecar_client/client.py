@@ -15,11 +15,13 @@ from shadow.execution.sidecar_client.files import FilesClient
 from shadow.execution.sidecar_client.git import GitClient
 from shadow.execution.sidecar_client.terminals import TerminalsClient
 from shadow.execution.sidecar_client.transport import Sleep, Transport
+from shadow.execution.sidecar_client.trees import TreesClient
+from shadow.execution.sidecar_client.watching import WatchClient
 from shadow.wire.message import outgoing, parse_answer, to_core
 from shadow.wire.workspaces import HealthMessage, LeaseMessage
 
 
-class SidecarClient(CommandsClient, FilesClient, GitClient, TerminalsClient):
+class SidecarClient(CommandsClient, FilesClient, GitClient, TerminalsClient, TreesClient, WatchClient):
     """Use it on one event loop. It connects with its first call."""
 
     def __init__(
