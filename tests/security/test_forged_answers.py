@@ -30,6 +30,10 @@ async def drain(pieces: AsyncIterator[object]) -> None:
         pass
 
 
+async def some_bytes() -> AsyncIterator[bytes]:
+    yield b"x" * 1000
+
+
 CALLS: Mapping[str, Callable[[SidecarClient], Awaitable[object]]] = {
     "health": lambda one: one.health(),
     "renew_lease": lambda one: one.renew_lease(60),
@@ -43,6 +47,9 @@ CALLS: Mapping[str, Callable[[SidecarClient], Awaitable[object]]] = {
     "move": lambda one: one.move("a", "b"),
     "delete": lambda one: one.delete("a"),
     "list_directory": lambda one: one.list_directory(),
+    "download_tree": lambda one: drain(one.download_tree("a")),
+    "upload_tree": lambda one: one.upload_tree("a", some_bytes()),
+    "watch": lambda one: drain(one.watch("a")),
     "grep": lambda one: one.grep(GrepQuery(pattern="x")),
     "search_files": lambda one: one.search_files("x"),
     "start": lambda one: one.start(CommandSpec(argv=("true",))),
@@ -65,7 +72,9 @@ CALLS: Mapping[str, Callable[[SidecarClient], Awaitable[object]]] = {
 }
 BODILESS = {"renew_lease", "delete"}
 """What succeeds with any body: nothing of it is read but whether it ends."""
-STREAMS = {"stream_file", "read_output"}
+STREAMS = {"stream_file", "read_output", "download_tree", "watch"}
+PASSED_ON = {"download_tree"}
+"""Bytes go on to the caller as they come, up to 64 GiB: its end shows whether it was a tree."""
 
 
 def test_no_call_of_the_interface_is_left_out() -> None:
@@ -149,6 +158,8 @@ async def test_a_lie_is_a_typed_error_of_every_call(what: str, tmp_path: Path) -
 async def test_a_body_without_end_is_cut_off(piece: bytes, tmp_path: Path) -> None:
     async with forged(tmp_path / "sock", endless(piece)) as endpoint, client(endpoint, waits=Waits()) as one:
         for name, call in CALLS.items():
+            if name in PASSED_ON:
+                continue
             async with asyncio.timeout(30):
                 assert isinstance(await caught(call(one)), Broken), name
 

@@ -22,6 +22,8 @@ from shadow.core.git import GitPerson
 from shadow.core.search import GrepQuery
 from shadow.execution.host.executor import open_host
 from shadow.execution.interface import ToolExecutor
+from shadow.execution.streams import closing
+from shadow.testing.trees import archive, member
 from tests.support.git_servers import make_repository
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +67,15 @@ async def joined(pieces: AsyncIterator[bytes]) -> bytes:
     return b"".join([piece async for piece in pieces])
 
 
+async def first(events: AsyncIterator[object]) -> object:
+    async with closing(events):
+        return await anext(events)
+
+
+async def evil_tree() -> AsyncIterator[bytes]:
+    yield archive(member("evil", b"evil"), member("secret", b"evil"), member("sub/secret", b"evil"))
+
+
 Call = Callable[[ToolExecutor, str], Awaitable[object]]
 FILES: Mapping[str, Call] = {
     "stat": lambda e, p: e.stat(p),
@@ -79,6 +90,10 @@ FILES: Mapping[str, Call] = {
     "move to": lambda e, p: e.move("own", f"{p}/secret", overwrite=True),
     "delete": lambda e, p: e.delete(f"{p}/secret", recursive=True),
     "list_directory": lambda e, p: e.list_directory(p, recursive=True),
+    "download_tree": lambda e, p: joined(e.download_tree(p)),
+    "upload_tree": lambda e, p: e.upload_tree(p, evil_tree()),
+    "upload_tree below": lambda e, p: e.upload_tree(f"{p}/sub", evil_tree()),
+    "watch": lambda e, p: first(e.watch(p)),
     "grep": lambda e, p: e.grep(GrepQuery(pattern="secret", path=p, include_ignored=True)),
     "search_files": lambda e, p: e.search_files("secret", path=p),
 }

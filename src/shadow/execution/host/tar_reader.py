@@ -212,7 +212,7 @@ class TarReader:
             size = int(told[b"size"])
         if size and kind is not EntryKind.FILE:
             raise self._refusal("an entry that is no file has content")
-        if self._at + size > self._max_bytes:
+        if self._at + BLOCK_BYTES + size > self._max_bytes:
             raise LimitExceeded(f"The archive announces a file of {size} bytes: more than {self._max_bytes} in all.")
         names = split_name(path)
         if kind is not EntryKind.DIRECTORY and (not names or path.endswith((b"/", b"/."))):

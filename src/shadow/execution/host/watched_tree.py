@@ -122,7 +122,8 @@ class WatchedTree:
         self._path = path
         self._inotify: Inotify | None = None
         self._base_fd = -1
-        self._base = Directory(None, b"")
+        self.base = Directory(None, b"")
+        """The directory that is watched; those above it are not."""
         self._directories: dict[int, Directory] = {}
         self._way: dict[int, bytes] = {}
         """Watches of the directories above the base, each with the name that leads on."""
@@ -153,7 +154,7 @@ class WatchedTree:
                 ) from error
             raise
         self._follow_way([] if where == "." else os.fsencode(where).split(b"/"))
-        self._scan(self._base, stop, None)
+        self._scan(self.base, stop, None)
 
     def close(self) -> None:
         if self._inotify is not None:
@@ -219,7 +220,7 @@ class WatchedTree:
     def _notice_end(self, event: Event) -> None:
         if event.mask & _GOES and self._way.get(event.watch) == event.name:
             self.gone = True
-        if event.mask & inotify.IGNORED and event.watch == self._base.watch:
+        if event.mask & inotify.IGNORED and event.watch == self.base.watch:
             self.gone = True
 
     def _change_rules(self, batch: Batch) -> None:
@@ -282,8 +283,8 @@ class WatchedTree:
         self._stale = False
         old = self._directories
         self._directories = {}
-        self._base.below.clear()
-        self._scan(self._base, stop, None)
+        self.base.below.clear()
+        self._scan(self.base, stop, None)
         for watch in old.keys() - self._directories.keys():
             self._events.forget(watch)
 
@@ -325,7 +326,7 @@ class WatchedTree:
 
     def _names_to(self, directory: Directory) -> list[bytes]:
         names: list[bytes] = []
-        while directory is not self._base:
+        while directory is not self.base:
             names.append(directory.name)
             assert directory.above is not None
             directory = directory.above
@@ -367,9 +368,9 @@ class WatchedTree:
         try:
             for name in names:
                 self._way[self._add_watch(descent.fd, _GOES)] = name
-                _read_rules(self._base, descent, has_git=any(found == b".git" for found, _ in _entries(descent.fd)))
+                _read_rules(self.base, descent, has_git=any(found == b".git" for found, _ in _entries(descent.fd)))
                 descent.enter(name)
-                self._base = Directory(self._base, name)
+                self.base = Directory(self.base, name)
         finally:
             descent.close()
 
