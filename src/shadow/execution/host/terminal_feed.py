@@ -61,7 +61,7 @@ class TerminalFeed:
             yield
         finally:
             self.readers -= 1
-            if not self.readers and self._follower is not None:
+            if not self.readers:
                 # Let go of before it is waited for: the next reader may come meanwhile.
                 follower, self._follower = self._follower, None
                 follower.cancel()
