@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadow.execution.host.fuzzy import SCORED_IN_FULL, rank
+from shadow.execution.fuzzy import SCORED_IN_FULL, rank
 
 texts = st.text(alphabet="abAB/_-. éİß\udcff", max_size=12)
 

@@ -24,7 +24,8 @@ from shadow.core.errors import (
 )
 from shadow.core.files import FileKind
 from shadow.execution.host.files import HostFiles
-from shadow.execution.host.reading import PIECE_BYTES, LineCutter
+from shadow.execution.host.reading import PIECE_BYTES
+from shadow.execution.lines import LineCutter
 
 pytestmark = pytest.mark.anyio
 

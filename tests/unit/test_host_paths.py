@@ -22,7 +22,8 @@ from shadow.core.errors import (
     TextNotFound,
 )
 from shadow.execution.host.files import HostFiles
-from shadow.execution.host.paths import KEPT_DESCRIPTORS, MAX_PATH_BYTES, Descent, WorkspacePaths, decode_path
+from shadow.execution.host.paths import KEPT_DESCRIPTORS, Descent, WorkspacePaths
+from shadow.execution.path_text import MAX_PATH_BYTES, decode_path
 
 pytestmark = pytest.mark.anyio
 

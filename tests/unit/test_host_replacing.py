@@ -20,8 +20,8 @@ from shadow.core.errors import (
 from shadow.core.files import MAX_SEARCH_REPLACE_BYTES
 from shadow.execution.host.files import HostFiles
 from shadow.execution.host.paths import WorkspacePaths
-from shadow.execution.host.replacing import LISTED_LINES, find_unique
 from shadow.execution.host.writing import Draft, PathLocks, Swapped
+from shadow.execution.occurrences import LISTED_LINES, find_unique
 
 pytestmark = pytest.mark.anyio
 

@@ -5,10 +5,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from shadow.core.commands import size_bytes
 from shadow.core.egress import EgressPolicy
+from shadow.core.errors import Rejected
 from shadow.core.ids import WorkspaceId
-from shadow.core.limits import Limits
+from shadow.core.limits import Limits, check_limits
 from shadow.core.repositories import Checkout
+
+MAX_NAME_LENGTH = 200
+MAX_ENV_BYTES = 512 * 1024
+MAX_LEASE_S = 365 * 24 * 3600.0
 
 
 class Mode(StrEnum):
@@ -106,3 +112,25 @@ class Capabilities:
     hibernation: bool = False
     forks: bool = False
     snapshots: bool = False
+    programs: bool = True
+    """Commands are real programs of a host: a shell, coreutils. Without it a few are simulated."""
+
+
+def check_lease(lease_s: float) -> None:
+    """Raises: Rejected."""
+    if not 0 < lease_s <= MAX_LEASE_S:  # also for what is not a number
+        raise Rejected(f"A lease must be longer than 0 seconds and at most {MAX_LEASE_S:.0f}, not {lease_s}.")
+
+
+def check_workspace_spec(spec: WorkspaceSpec) -> None:
+    """Raises: Rejected: with the first thing about ``spec`` that no workspace could have."""
+    if spec.name is not None and (not spec.name.isprintable() or not 0 < len(spec.name) <= MAX_NAME_LENGTH):
+        raise Rejected(f"A workspace's name must be 1 to {MAX_NAME_LENGTH} printable characters.")
+    size = 0
+    for name, value in spec.env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise Rejected(f"{name[:80]!r} cannot be an environment variable: its name or its value is not allowed.")
+        size += size_bytes(name) + size_bytes(value)
+    if size > MAX_ENV_BYTES:
+        raise Rejected(f"The environment is larger than {MAX_ENV_BYTES} bytes.", mend="Write it to a file instead.")
+    check_limits(spec.limits)

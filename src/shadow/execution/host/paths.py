@@ -14,8 +14,8 @@ from typing import Self
 
 from shadow.core.errors import Conflict, NotADirectory, NotFound, PathRefused
 from shadow.execution.host.failures import error_from_os
+from shadow.execution.path_text import decode_path, encode_path, show_path
 
-MAX_PATH_BYTES = 4095  # the kernel's PATH_MAX, less the final NUL
 MAX_LINKS = 40  # the kernel's own limit
 MAX_STEPS = 16_384
 MAX_SWAPS = 32
@@ -26,30 +26,6 @@ MILESTONE = (
 
 _OPEN_THING = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = _OPEN_THING | os.O_DIRECTORY
-
-
-def encode_path(path: str) -> bytes:
-    """Raises: PathRefused: for what no file system could name."""
-    try:
-        raw = path.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise PathRefused("The path holds characters that no file name can hold.") from error
-    if not raw:
-        raise PathRefused("The path is empty.", mend="The root of the workspace is '.'.")
-    if b"\0" in raw:
-        raise PathRefused("A path cannot hold NUL characters.")
-    if len(raw) > MAX_PATH_BYTES:
-        raise PathRefused(f"The path is longer than {MAX_PATH_BYTES} bytes.")
-    return raw
-
-
-def decode_path(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def show_path(path: str) -> str:
-    """``path`` for a message."""
-    return repr(path.encode("utf-8", "backslashreplace").decode())
 
 
 def list_names(directory: int) -> list[bytes]:

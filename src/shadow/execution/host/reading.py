@@ -4,11 +4,12 @@ import errno
 import os
 import stat
 
-from shadow.core.errors import NotAFile, NotFound, Rejected
+from shadow.core.errors import NotAFile, NotFound
 from shadow.core.files import FileContent, FileLines
 from shadow.execution.host.failures import error_from_os
 from shadow.execution.host.paths import MAX_SWAPS, Place, WorkspacePaths, keeps_changing, show_path
 from shadow.execution.host.threads import Stop
+from shadow.execution.lines import LineCutter, check_range
 
 PIECE_BYTES = 1024 * 1024
 
@@ -105,22 +106,9 @@ def read_content(paths: WorkspacePaths, path: str, *, offset: int, limit_bytes: 
         return FileContent(path=file.path, content=content, offset=offset, size_bytes=file.size_bytes)
 
 
-def check_range(*, offset: int, limit_bytes: int | None) -> None:
-    """Raises: Rejected."""
-    if offset < 0:
-        raise Rejected(f"offset must be 0 or more, not {offset}.")
-    if limit_bytes is not None and limit_bytes < 0:
-        raise Rejected(f"limit_bytes must be 0 or more, not {limit_bytes}.")
-
-
 def read_file_lines(
     paths: WorkspacePaths, path: str, stop: Stop, *, first: int, last: int | None, limit_bytes: int
 ) -> FileLines:
-    check_range(offset=0, limit_bytes=limit_bytes)
-    if first < 1:
-        raise Rejected(f"first must be 1 or more, not {first}.", mend="Lines are counted from 1.")
-    if last is not None and last < first:
-        raise Rejected(f"last ({last}) must not be below first ({first}).")
     cutter = LineCutter(first=first, last=last, limit_bytes=limit_bytes)
     with OpenFile(paths, path) as file:
         offset = 0
@@ -132,51 +120,3 @@ def read_file_lines(
             cutter.feed(piece)
             offset += len(piece)
         return cutter.result(file.path)
-
-
-class LineCutter:
-    """Takes a file piece by piece; keeps the lines asked for and counts all. Memory: what it keeps."""
-
-    def __init__(self, *, first: int, last: int | None, limit_bytes: int) -> None:
-        self._first = first
-        self._last = last
-        self._room = limit_bytes
-        self._kept: list[bytes] = []
-        self._truncated = False
-        self._breaks = 0
-        self._open_line = False
-
-    def feed(self, piece: bytes) -> None:
-        line = self._breaks + 1  # the line that the piece begins in
-        breaks = piece.count(b"\n")
-        self._breaks += breaks
-        self._open_line = not piece.endswith(b"\n")
-        if self._truncated or line + breaks < self._first or (self._last is not None and line > self._last):
-            return
-        start = _after_breaks(piece, self._first - line)
-        end = len(piece)
-        if self._last is not None and self._last < line + breaks:
-            end = _after_breaks(piece, self._last - line + 1)
-        if end - start > self._room:
-            end = start + self._room
-            self._truncated = True
-        self._room -= end - start
-        self._kept.append(piece[start:end])
-
-    def result(self, path: str) -> FileLines:
-        total = self._breaks + self._open_line
-        content = b"".join(self._kept)
-        last = total if self._last is None else min(self._last, total)
-        if self._truncated:
-            last = self._first + content.count(b"\n")
-        return FileLines(
-            path=path, content=content, first=self._first, last=last, total=total, truncated=self._truncated
-        )
-
-
-def _after_breaks(piece: bytes, count: int) -> int:
-    """The position after the ``count``-th LF, which must be there."""
-    position = 0
-    for _ in range(count):
-        position = piece.index(b"\n", position) + 1
-    return position

