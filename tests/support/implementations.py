@@ -14,6 +14,7 @@ from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_ar
 from shadow.execution.host.executor import open_host
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.local.manager import LocalWorkspaceManager
+from shadow.execution.mock.manager import MockWorkspaceManager
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 
@@ -111,4 +112,11 @@ async def sandbox(directory: Path) -> AsyncGenerator[ToolExecutor, None]:
         yield executor
 
 
-OPENERS: Mapping[str, Opener] = {"host": host, "unix": unix, "tcp": tcp, "sandbox": sandbox}
+@asynccontextmanager
+async def mock(_directory: Path) -> AsyncGenerator[ToolExecutor, None]:
+    """A workspace in memory, in real time."""
+    async with MockWorkspaceManager().open(WorkspaceSpec()) as executor:
+        yield executor
+
+
+OPENERS: Mapping[str, Opener] = {"host": host, "unix": unix, "tcp": tcp, "sandbox": sandbox, "mock": mock}

@@ -74,6 +74,8 @@ class WorkspaceStatus:
     error: str | None = None
     checkout: Checkout | None = None
     limits: Limits = field(default_factory=Limits)
+    phase: str | None = None
+    """Where its start or its end stands, in the words of what runs it (``pending``, ``pulling``, ``evicted``); for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,17 @@ def make_manager(
                 mend="Use isolation 'sandbox'.",
                 details={"capability": isolation.value},
             )
-        case ((Mode.REMOTE | Mode.MOCK), _):
+        case Mode.MOCK, _:
+            from shadow.execution.mock.manager import MockWorkspaceManager
+            from shadow.execution.mock.times import RealTime
+
+            return MockWorkspaceManager(
+                time=RealTime(clock=clock),
+                isolation=isolation,
+                default_lease_s=default_lease_s,
+                default_limits=default_limits,
+            )
+        case Mode.REMOTE, _:
             raise Unsupported(
                 f"The mode {mode.value!r} does not exist yet.",
                 mend="Use the mode 'local' (AGENT_MODE=local).",

@@ -3,12 +3,10 @@
 import os
 
 from shadow.core.errors import Rejected
-from shadow.core.files import FileKind, FileStat, Listing
+from shadow.core.files import MAX_LISTING_LIMIT, FileKind, FileStat, Listing
 from shadow.execution.host.paths import Descent, WorkspacePaths, decode_path, list_names, show_path
 from shadow.execution.host.stats import describe
 from shadow.execution.host.threads import Stop
-
-MAX_LISTING_LIMIT = 1_000_000
 
 
 def list_entries(
