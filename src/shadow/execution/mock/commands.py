@@ -26,7 +26,7 @@ from shadow.core.ids import CommandId, make_id
 from shadow.execution.mock.files import MockFiles
 from shadow.execution.mock.output import MockOutput
 from shadow.execution.mock.plan import Program
-from shadow.execution.mock.process import EndsBySignal, Process
+from shadow.execution.mock.process import EndsBySignal, NotSimulated, Process
 from shadow.execution.mock.scripted import Programs
 from shadow.execution.mock.stdin import MockStdin
 from shadow.execution.mock.times import Time
@@ -159,6 +159,8 @@ class MockCommands:
             ending: Ending = Exited(code=await program(process))
         except EndsBySignal as end:
             ending = Signalled(signal=end.signal)
+        except NotSimulated as lack:
+            ending = Lost(reason=f"the mock does not simulate {lack}")
         except Exception as error:
             log.warning("mock.program_failed", extra={"command": command.id}, exc_info=error)
             ending = Lost(reason=f"the program of the mock's plan raised {error!r}")

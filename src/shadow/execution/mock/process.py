@@ -4,7 +4,7 @@ import asyncio
 import posixpath
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shadow.core.commands import Channel
 from shadow.execution.mock.files import MockFiles
@@ -12,6 +12,12 @@ from shadow.execution.mock.output import MockOutput
 from shadow.execution.mock.stdin import MockStdin
 from shadow.execution.mock.times import Time
 from shadow.execution.mock.tree import ROOT
+
+DISCARDED = "/dev/null"
+
+
+class NotSimulated(Exception):
+    """The program would do something here that the mock does not simulate."""
 
 
 class EndsBySignal(Exception):
@@ -37,6 +43,8 @@ class Process:
     running: asyncio.Event
     """Cleared while it is stopped."""
     wrote: asyncio.Event
+    targets: dict[Channel, Channel | str] = field(default_factory=dict[Channel, Channel | str])
+    """Where output goes instead: to the other channel, or to the end of a file."""
 
     @property
     def directory(self) -> str:
@@ -53,12 +61,18 @@ class Process:
         return await self.stdin.read(size)
 
     async def write(self, data: bytes, channel: Channel = Channel.STDOUT) -> None:
+        target = self.targets.get(channel, channel)
+        if isinstance(target, str):
+            await self.running.wait()
+            if target != DISCARDED:
+                self.files.write(target, self.files.open(target)[0] + data, create_parents=False)
+            return
         step = self.output.layout.segment_bytes
         for start in range(0, len(data), step):
             await self.running.wait()
             piece = data[start : start + step]
             await self.output.room(len(piece))
-            self.output.append(channel, piece)
+            self.output.append(target, piece)
             self.wrote.set()
             await asyncio.sleep(0)  # as a pipe does, it gives readers their turn
 

@@ -2,18 +2,26 @@
 
 import hashlib
 import re
+import stat as stat_module
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from shadow.core.errors import NotFound, ShadowError
 from shadow.core.files import FileKind
 from shadow.execution.mock.plan import Program
-from shadow.execution.mock.process import Process
+from shadow.execution.mock.process import NotSimulated, Process
 from shadow.execution.mock.tree import Directory, Link, Pipe, walk
-from shadow.execution.path_text import encode_path
+from shadow.execution.path_text import decode_path, encode_path
 
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{1,2})|([0-7]{1,3})|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "\\": "\\", "e": "\x1b"}
 _DIRECTIVE = re.compile(r"%(?:%|(-?\d*)([sdb]))")
+_FORMATS = {
+    FileKind.FILE: stat_module.S_IFREG,
+    FileKind.DIRECTORY: stat_module.S_IFDIR,
+    FileKind.SYMLINK: stat_module.S_IFLNK,
+    FileKind.OTHER: stat_module.S_IFIFO,
+}
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -22,7 +30,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _options(argv: tuple[str, ...], known: str) -> tuple[set[str], list[str]]:
-    """Short options of ``known`` and what is none. Raises: ValueError."""
+    """Short options of ``known`` and what is none. Raises: NotSimulated."""
     given: set[str] = set()
     words = list(argv[1:])
     while words and words[0].startswith("-") and words[0] != "-":
@@ -30,7 +38,7 @@ def _options(argv: tuple[str, ...], known: str) -> tuple[set[str], list[str]]:
         if word == "--":
             break
         if unknown := set(word[1:]) - set(known):
-            raise ValueError(f"the mock knows no option -{min(unknown)}")
+            raise NotSimulated(f"the option -{min(unknown)} of {argv[0]}")
         given |= set(word[1:])
     return given, words
 
@@ -122,7 +130,7 @@ async def cat(process: Process) -> int:
 
 
 async def ls(process: Process) -> int:
-    given, names = _options(process.argv, "aA1")
+    given, names = _options(process.argv, "aA1l")
 
     async def show(name: str) -> None:
         path = process.path(name)
@@ -133,9 +141,19 @@ async def ls(process: Process) -> int:
         shown = sorted(map(encode_path, directory.entries))
         if "a" in given:
             shown = [b".", b"..", *shown]
-        await process.write(b"".join(n + b"\n" for n in shown if given or not n.startswith(b".")))
+        shown = [n for n in shown if given & {"a", "A"} or not n.startswith(b".")]
+        long = "l" in given
+        await process.write(b"".join(_long(process, path, n) + n + b"\n" if long else n + b"\n" for n in shown))
 
     return await _each(process, names or ["."], show)
+
+
+def _long(process: Process, path: str, name: bytes) -> bytes:
+    """What ``ls -l`` shows before a name."""
+    found = process.files.stat(f"{path}/{decode_path(name)}", follow=False)
+    changed = time.strftime("%b %e %H:%M", time.gmtime(found.modified_at))
+    letters = stat_module.filemode(_FORMATS[found.kind] | found.mode)
+    return f"{letters} 1 agent agent {found.size_bytes:>8} {changed} ".encode()
 
 
 async def find(process: Process) -> int:
@@ -170,8 +188,7 @@ async def sleep(process: Process) -> int:
 async def env(process: Process) -> int:
     given, names = _options(process.argv, "0")
     if names:
-        await process.complain("the mock starts no program from env")
-        return 125
+        raise NotSimulated("env with a program")
     end = "\0" if "0" in given else "\n"
     await process.write(_bytes("".join(f"{name}={value}{end}" for name, value in process.env.items())))
     return 0
@@ -186,9 +203,8 @@ async def printenv(process: Process) -> int:
 async def seq(process: Process) -> int:
     try:
         first, last = [1, *map(int, process.argv[1:])][-2:]
-    except ValueError:
-        await process.complain("the mock counts in whole numbers: seq [FIRST] LAST")
-        return 1
+    except ValueError as error:
+        raise NotSimulated("seq but of whole numbers, from FIRST to LAST") from error
     for start in range(first, last + 1, 10_000):
         await process.write(b"".join(b"%d\n" % n for n in range(start, min(start + 10_000, last + 1))))
     return 0
@@ -222,8 +238,7 @@ async def mkfifo(process: Process) -> int:
 async def ln(process: Process) -> int:
     given, names = _options(process.argv, "s")
     if "s" not in given or len(names) != 2:
-        await process.complain("the mock makes symbolic links only: ln -s TARGET NAME")
-        return 1
+        raise NotSimulated("ln but as ln -s TARGET NAME")
 
     async def make(name: str) -> None:
         process.files.make_node(process.path(name), Link(target=names[0], modified_at=process.time.now()))
@@ -252,8 +267,7 @@ async def touch(process: Process) -> int:
 
 async def chmod(process: Process) -> int:
     if len(process.argv) < 3 or re.fullmatch(r"[0-7]{1,4}", process.argv[1]) is None:
-        await process.complain("the mock takes octal modes only: chmod MODE NAME…")
-        return 1
+        raise NotSimulated("chmod but with an octal mode")
     mode = int(process.argv[1], 8)
 
     async def change(name: str) -> None:
@@ -273,11 +287,31 @@ async def rm(process: Process) -> int:
     return await _each(process, names, remove)
 
 
+async def rmdir(process: Process) -> int:
+    async def remove(name: str) -> None:
+        process.files.tree.directory(process.path(name))
+        process.files.delete(process.path(name), recursive=False)
+
+    return await _each(process, list(process.argv[1:]), remove)
+
+
+async def stat(process: Process) -> int:
+    """Only ``stat -c FORMAT NAME…`` with %a, %s, %Y and %n."""
+    if len(process.argv) < 4 or process.argv[1] != "-c" or re.search(r"%[^asYn]", process.argv[2]):
+        raise NotSimulated("stat but as stat -c FORMAT NAME, with %a, %s, %Y and %n")
+
+    async def show(name: str) -> None:
+        found = process.files.stat(process.path(name), follow=False)
+        values = {"a": f"{found.mode:o}", "s": str(found.size_bytes), "Y": str(int(found.modified_at)), "n": name}
+        await process.write(_bytes(re.sub("%([asYn])", lambda m: values[m[1]], process.argv[2]) + "\n"))
+
+    return await _each(process, list(process.argv[3:]), show)
+
+
 async def mv(process: Process) -> int:
     _, names = _options(process.argv, "fT")
     if len(names) != 2:
-        await process.complain("the mock moves one thing at a time: mv SOURCE TARGET")
-        return 1
+        raise NotSimulated("mv but as mv SOURCE TARGET")
 
     async def move(name: str) -> None:
         process.files.move(process.path(name), process.path(names[1]), overwrite=True)
@@ -300,6 +334,6 @@ async def sha256sum(process: Process) -> int:
 
 _SIMULATED = (
     *(true, false, echo, printf, cat, ls, find, pwd, sleep, env, printenv, seq, yes),
-    *(mkdir, mkfifo, ln, readlink, touch, chmod, rm, mv, sha256sum),
+    *(mkdir, mkfifo, ln, readlink, touch, chmod, rm, rmdir, stat, mv, sha256sum),
 )
 PROGRAMS: Mapping[str, Program] = {program.__name__: program for program in _SIMULATED}

@@ -2,7 +2,6 @@
 
 import posixpath
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from random import Random
@@ -11,15 +10,15 @@ from shadow.core.commands import Channel, CommandSpec
 from shadow.core.errors import Denied, NotFound, Unsupported
 from shadow.execution.mock.files import MockFiles
 from shadow.execution.mock.latency import draw
+from shadow.execution.mock.lines import line_program
 from shadow.execution.mock.plan import MockCommand, MockPlan, Program
 from shadow.execution.mock.process import EndsBySignal, Process, command_line, shell_line
 from shadow.execution.mock.programs import PROGRAMS
+from shadow.execution.mock.shell import NoShell
 from shadow.execution.mock.tree import ROOT, File
 
-_FOR_A_SHELL = re.compile(r"[;&|<>()$`*?\[\]{}~#!\n=]")
 _BINARIES = ("/bin/", "/usr/bin/", "/usr/local/bin/")
 _MEND = "Script it: MockPlan(commands=(MockCommand(pattern=…),)), see docs/mock.md."
-NO_SUCH_COMMAND = 127
 
 
 class Programs:
@@ -62,23 +61,12 @@ class Programs:
         raise _needs_programs(f"{name!r} is a file of the workspace, which the mock cannot execute.")
 
     def _of_line(self, line: str) -> Program:
-        """A line of one simple command; what needs a shell is refused."""
-        if _FOR_A_SHELL.search(re.sub(r"'[^']*'", "", line)):
-            raise _needs_programs(f"The mock has no shell for the line {line[:200]!r}.")
+        """What the mock has no shell for is refused."""
         try:
-            words = tuple(shlex.split(line))
-        except ValueError as error:
-            raise _needs_programs(f"The mock has no shell for the line {line[:200]!r}: {error}.") from error
-        program = self._named.get(posixpath.basename(words[0])) if words else PROGRAMS["true"]
-
-        async def run(process: Process) -> int:
-            if program is None:
-                await process.write(f"bash: line 1: {words[0]}: command not found\n".encode(), Channel.STDERR)
-                return NO_SUCH_COMMAND
-            process.argv = words
-            return await program(process)
-
-        return run
+            return line_program(line, self._named)
+        except NoShell as error:
+            message = f"The mock has no shell that could run the line {line[:200]!r}: it holds {error}."
+            raise _needs_programs(message) from error
 
 
 def _needs_programs(message: str) -> Unsupported:

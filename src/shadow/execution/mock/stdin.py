@@ -17,6 +17,13 @@ class MockStdin:
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
 
+    @staticmethod
+    def of(content: bytes) -> "MockStdin":
+        """A file instead of a pipe."""
+        stdin = MockStdin(is_open=False)
+        stdin._pipe += content
+        return stdin
+
     async def write(self, data: bytes, *, offset: int | None, close: bool) -> int:
         """Returns once the pipe has taken ``data``. Raises: Conflict."""
         async with self._writing:
