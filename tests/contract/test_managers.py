@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from shadow.core.errors import Unsupported
-from shadow.core.workspaces import Isolation, WorkspaceSpec
+from shadow.core.workspaces import Isolation, Mode, WorkspaceSpec
 from shadow.execution.interface import WorkspaceManager
+from shadow.execution.mock.manager import MockWorkspaceManager
 from shadow.testing.contract import Check, CheckSkipped
 from shadow.testing.registry import workspace_checks
 from shadow.testing.runner import CHECK_TIMEOUT_S, apply_check
@@ -15,10 +16,12 @@ from tests.support.implementations import local_manager
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="session", params=[Isolation.SANDBOX, Isolation.NONE], ids=str)
+@pytest.fixture(scope="session", params=[Isolation.SANDBOX, Isolation.NONE, Mode.MOCK], ids=str)
 async def manager(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str
 ) -> WorkspaceManager:
+    if request.param is Mode.MOCK:
+        return MockWorkspaceManager()
     manager = local_manager(tmp_path_factory.mktemp("data"), request.param)
     try:
         async with manager.open(WorkspaceSpec()):

@@ -57,5 +57,5 @@ async def check_impossible_leases_are_rejected(site: Site) -> None:
     await site.bash("true")
 
 
-NEEDS = {check_a_claimed_network_is_there: ("network",)}
+NEEDS = {check_no_network_means_none: ("programs",), check_a_claimed_network_is_there: ("programs", "network")}
 ALONE = frozenset({check_a_lease_is_renewed, check_impossible_leases_are_rejected})

@@ -267,3 +267,17 @@ async def check_many_commands_at_once(site: Site) -> None:
         expect_equal(result.exit_code, number, f"the code of {number}")
 
     await together(one(number) for number in range(40))
+
+
+NEEDS = dict.fromkeys(
+    (
+        check_a_shell_line_is_run_by_bash,
+        check_signals_are_told,
+        check_the_program_is_looked_up_in_its_own_path,
+        check_too_many_arguments_are_refused,
+        check_only_three_descriptors_are_open,
+        check_signals_are_as_a_shell_would_set_them,
+        check_the_pid_is_the_commands,
+    ),
+    ("programs",),
+)

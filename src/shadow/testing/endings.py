@@ -240,14 +240,25 @@ async def check_kill_while_following(site: Site) -> None:
     expect_equal(data_of(await site.output(command.id)), b"begun\n", "the output")
 
 
-NEEDS = dict.fromkeys(
-    (
-        check_a_timeout_takes_the_tree,
-        check_kill_takes_setsid_children,
-        check_kill_takes_nohup_children,
-        check_kill_takes_double_forks,
-        check_kill_is_not_outrun_by_forks,
-        check_kill_ends_what_an_ended_command_left,
-    ),
-    ("kills_trees",),
+_OF_TREES = (
+    check_a_timeout_takes_the_tree,
+    check_kill_takes_setsid_children,
+    check_kill_takes_nohup_children,
+    check_kill_takes_double_forks,
+    check_kill_is_not_outrun_by_forks,
+    check_kill_ends_what_an_ended_command_left,
 )
+_OF_PROGRAMS = (
+    check_a_timeout_ends_what_ignores_it,
+    check_kill_takes_children,
+    check_kill_takes_stopped_children,
+    check_kill_takes_what_ignores_signals,
+    check_kill_lets_a_command_comply,
+    check_grace_runs_out,
+    check_background_children_live_on,
+    check_descendants_are_counted,
+    check_ended_processes_are_not_counted,
+    check_a_signal_reaches_the_command,
+    check_a_signal_reaches_the_group,
+)
+NEEDS = dict.fromkeys(_OF_TREES, ("programs", "kills_trees")) | dict.fromkeys(_OF_PROGRAMS, ("programs",))

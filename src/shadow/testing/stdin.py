@@ -83,7 +83,7 @@ async def check_input_ahead_is_a_conflict(site: Site) -> None:
 async def check_closed_input_is_a_conflict(site: Site) -> None:
     """New input after the close, to a command without input, or to one that has ended, is a Conflict."""
     executor = site.executor
-    closed = await site.start_bash("cat; echo eof; exec sleep 1000")
+    closed = await site.start_bash("cat; echo eof; sleep 1000")
     await executor.write_stdin(closed.id, b"x", close=True)
     await site.read_until(closed.id, b"eof")
     without = await site.start(site.spec("sleep", "1000"))
@@ -127,3 +127,12 @@ async def check_a_cancelled_write_is_resumed_by_its_offset(site: Site) -> None:
     expect_equal(accepted, len(content), "bytes accepted")
     told = data_of(await site.output(command.id))
     expect(hashlib.sha256(content).hexdigest().encode() in told, "What arrived is not what was written.")
+
+
+NEEDS = dict.fromkeys(
+    (
+        check_input_that_nobody_reads_any_more,
+        check_a_cancelled_write_is_resumed_by_its_offset,
+    ),
+    ("programs",),
+)

@@ -152,11 +152,11 @@ async def check_taking_over_fences_off(manager: WorkspaceManager) -> None:
 async def check_variables_reach_every_command(manager: WorkspaceManager) -> None:
     """Variables of the workspace reach every command, which may replace them."""
     async with manager.open(WorkspaceSpec(env={"COLOUR": "blue", "SHAPE": "a b"})) as executor:
-        argv = shell('echo "$COLOUR $SHAPE"')
+        argv = ("printenv", "COLOUR", "SHAPE")
         result = await executor.run(CommandSpec(argv=argv), wait_s=DEADLINE_S)
-        expect_equal(result.stdout, b"blue a b\n", "the variables")
+        expect_equal(result.stdout, b"blue\na b\n", "the variables")
         result = await executor.run(CommandSpec(argv=argv, env={"COLOUR": "red"}), wait_s=DEADLINE_S)
-        expect_equal(result.stdout, b"red a b\n", "a variable that the command replaces")
+        expect_equal(result.stdout, b"red\na b\n", "a variable that the command replaces")
 
 
 async def check_the_size_is_measured(manager: WorkspaceManager) -> None:

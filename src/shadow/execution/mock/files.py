@@ -98,9 +98,13 @@ class MockFiles:
         gathered = bytearray()
         async for piece in pieces:
             gathered += piece
-            if len(gathered) > self._limit_bytes:
-                raise LimitExceeded(f"The disk is full: it holds {self._limit_bytes} bytes.")
+            self.check_room(len(gathered))
         return bytes(gathered)
+
+    def check_room(self, size: int) -> None:
+        """Before ``size`` bytes are made in memory. Raises: LimitExceeded."""
+        if size > self._limit_bytes:
+            raise LimitExceeded(f"The disk is full: it holds {self._limit_bytes} bytes.")
 
     def _writable(self, path: str, *, create_parents: bool, exclusive: bool) -> Place:
         """Like ``open(2)``: with ``exclusive`` a link is something that is there, otherwise its target is meant."""

@@ -255,14 +255,33 @@ async def readlink(process: Process) -> int:
 
 
 async def touch(process: Process) -> int:
-    async def make(name: str) -> None:
-        node = process.files.tree.resolve(process.path(name)).found
-        if node is None:
-            process.files.write(process.path(name), b"", create_parents=False)
-        else:
-            node.modified_at = process.time.now()
+    """Also as ``touch -d @SECONDS NAME…``."""
+    names, moment = list(process.argv[1:]), process.time.now()
+    if names[:1] == ["-d"] and re.fullmatch(r"@\d+(\.\d+)?", "".join(names[1:2])):
+        names, moment = names[2:], float(names[1][1:])
+    if names and names[0].startswith("-"):
+        raise NotSimulated(f"the option {names[0]} of touch")
 
-    return await _each(process, list(process.argv[1:]), make)
+    async def make(name: str) -> None:
+        if process.files.tree.resolve(process.path(name)).found is None:
+            process.files.write(process.path(name), b"", create_parents=False)
+        process.files.tree.find(process.path(name))[0].modified_at = moment
+
+    return await _each(process, names, make)
+
+
+async def truncate(process: Process) -> int:
+    if len(process.argv) < 4 or process.argv[1] != "-s" or not process.argv[2].isdecimal():
+        raise NotSimulated("truncate but as truncate -s BYTES NAME")
+    size = int(process.argv[2])
+
+    async def cut(name: str) -> None:
+        path = process.path(name)
+        content = process.files.open(path)[0] if process.files.tree.resolve(path).found is not None else b""
+        process.files.check_room(size)
+        process.files.write(path, content[:size].ljust(size, b"\0"), create_parents=False)
+
+    return await _each(process, list(process.argv[3:]), cut)
 
 
 async def chmod(process: Process) -> int:
@@ -296,14 +315,18 @@ async def rmdir(process: Process) -> int:
 
 
 async def stat(process: Process) -> int:
-    """Only ``stat -c FORMAT NAME…`` with %a, %s, %Y and %n."""
-    if len(process.argv) < 4 or process.argv[1] != "-c" or re.search(r"%[^asYn]", process.argv[2]):
-        raise NotSimulated("stat but as stat -c FORMAT NAME, with %a, %s, %Y and %n")
+    """Only ``stat -c FORMAT NAME…`` with %a, %i, %s, %Y and %n."""
+    if len(process.argv) < 4 or process.argv[1] != "-c" or re.search(r"%[^aisYn]", process.argv[2]):
+        raise NotSimulated("stat but as stat -c FORMAT NAME, with %a, %i, %s, %Y and %n")
 
     async def show(name: str) -> None:
         found = process.files.stat(process.path(name), follow=False)
-        values = {"a": f"{found.mode:o}", "s": str(found.size_bytes), "Y": str(int(found.modified_at)), "n": name}
-        await process.write(_bytes(re.sub("%([asYn])", lambda m: values[m[1]], process.argv[2]) + "\n"))
+        number = id(
+            process.files.tree.find(process.path(name), follow=False)[0]
+        )  # another after each write, as an inode
+        values = {"a": f"{found.mode:o}", "i": f"{number}", "s": f"{found.size_bytes}", "n": name}
+        values["Y"] = f"{int(found.modified_at)}"
+        await process.write(_bytes(re.sub("%([aisYn])", lambda m: values[m[1]], process.argv[2]) + "\n"))
 
     return await _each(process, list(process.argv[3:]), show)
 
@@ -334,6 +357,6 @@ async def sha256sum(process: Process) -> int:
 
 _SIMULATED = (
     *(true, false, echo, printf, cat, ls, find, pwd, sleep, env, printenv, seq, yes),
-    *(mkdir, mkfifo, ln, readlink, touch, chmod, rm, rmdir, stat, mv, sha256sum),
+    *(mkdir, mkfifo, ln, readlink, touch, truncate, chmod, rm, rmdir, stat, mv, sha256sum),
 )
 PROGRAMS: Mapping[str, Program] = {program.__name__: program for program in _SIMULATED}
