@@ -46,6 +46,7 @@ def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> W
         default_egress=EgressPolicy(rules=parse_rules(settings.egress)),
         toolchain_paths=settings.toolchain_paths,
         default_limits=default_limits(settings),
+        mock_plan=settings.mock_plan,
         sandbox_uids=range(uids.first, uids.last + 1) if uids else None,
     )
 

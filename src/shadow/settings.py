@@ -165,7 +165,13 @@ class Settings(BaseModel):
 
     mode: Mode = Field(
         default=Mode.LOCAL,
-        description="Where workspaces live: `local` is this host. `remote` and `mock` are refused until they exist.",
+        description="Where workspaces live: `local` is this host; `mock` is the memory of one process, with simulated commands, "
+        "for tests (docs/mock.md). `remote` is refused until it exists.",
+    )
+    mock_plan: AbsolutePath | None = Field(
+        default=None,
+        description="With the mode `mock`: a YAML file that says what commands answer, how long things take and what fails.",
+        json_schema_extra={"shown_default": "none"},
     )
     isolation: Isolation = Field(
         default=Isolation.SANDBOX,

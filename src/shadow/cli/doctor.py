@@ -11,7 +11,7 @@ from shadow.cli.rows import Row, Verdict, lack, ok, warn
 from shadow.cli.text import printable
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import ShadowError
-from shadow.core.workspaces import Isolation, WorkspaceSpec
+from shadow.core.workspaces import Isolation, Mode, WorkspaceSpec
 from shadow.execution.interface import WorkspaceManager
 from shadow.settings import Settings, load_settings
 from shadow.testing.runner import Outcome, Report, run_checks
@@ -65,6 +65,8 @@ async def _launch(settings: Settings, manager: WorkspaceManager) -> Row:
 
 
 def _launch_name(settings: Settings) -> str:
+    if settings.mode is not Mode.LOCAL:
+        return settings.mode.value
     return "sandbox" if settings.isolation is Isolation.SANDBOX else f"isolation {settings.isolation.value}"
 
 

@@ -6,7 +6,7 @@ from shadow.bootstrap import make_manager, start_logging
 from shadow.cli.outcome import WrongUsage
 from shadow.cli.references import choose
 from shadow.cli.text import duration_s
-from shadow.core.errors import Rejected
+from shadow.core.errors import Rejected, Unsupported
 from shadow.core.workspaces import Isolation, WorkspaceStatus
 from shadow.execution.interface import WorkspaceManager
 from shadow.settings import load_settings
@@ -18,14 +18,20 @@ NO_WALL = (
 
 
 def open_manager(*, isolation: str | None = None) -> WorkspaceManager:
-    """The manager that settings and options ask for; logging is set up on the way."""
+    """The manager that settings and options ask for; logging is set up on the way. Raises: Unsupported, WrongUsage."""
     settings = load_settings()
     start_logging(settings)
-    if isolation is None:
-        return make_manager(settings)
-    if isolation not in tuple(Isolation):
+    if isolation is not None and isolation not in tuple(Isolation):
         raise WrongUsage(f"There is no isolation {isolation!r}.", mend=f"Choose from {', '.join(Isolation)}.")
-    return make_manager(settings, isolation=Isolation(isolation))
+    manager = make_manager(settings, isolation=Isolation(isolation) if isolation is not None else None)
+    if not manager.capabilities.outlives_starter:
+        raise Unsupported(
+            f"Workspaces of the mode {settings.mode.value!r} live in the memory of one process, and each command of the "
+            "command line is another one: nothing would be left of them.",
+            mend="Use them from Python (open_workspace, or the pytest plugin; see docs/mock.md), or set AGENT_MODE=local.",
+            details={"capability": "outlives_starter"},
+        )
+    return manager
 
 
 def variables(assignments: Sequence[str]) -> dict[str, str]:

@@ -32,10 +32,11 @@ def make_manager(
     sandbox_uids: range | None = None,
     default_limits: Limits | None = None,
     transport: Literal["unix", "tcp"] = "unix",
+    mock_plan: Path | None = None,
     clock: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> WorkspaceManager:
-    """Raises: Unsupported: there is no such implementation yet; the mend names one that there is."""
+    """Raises: Unsupported: there is no such implementation yet; the mend names one that there is. MockPlanRefused."""
     match mode, isolation:
         case Mode.LOCAL, Isolation.SANDBOX | Isolation.NONE:
             from shadow.execution.local.manager import LocalWorkspaceManager
@@ -60,9 +61,11 @@ def make_manager(
             )
         case Mode.MOCK, _:
             from shadow.execution.mock.manager import MockWorkspaceManager
+            from shadow.execution.mock.plan_file import load_plan
             from shadow.execution.mock.times import RealTime
 
             return MockWorkspaceManager(
+                load_plan(mock_plan) if mock_plan is not None else None,
                 time=RealTime(clock=clock),
                 isolation=isolation,
                 default_lease_s=default_lease_s,

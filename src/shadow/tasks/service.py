@@ -21,7 +21,7 @@ from shadow.agent.toolbox import Bench, Toolbox
 from shadow.agent.tools.all import make_tools
 from shadow.core.commands import CommandSpec, Exited, shell
 from shadow.core.conversation import UserMessage
-from shadow.core.errors import Conflict, NothingToCommit, Rejected, ShadowError
+from shadow.core.errors import Conflict, NothingToCommit, Rejected, ShadowError, Unsupported
 from shadow.core.events import (
     MAX_DIFF_BYTES,
     CheckFinished,
@@ -84,6 +84,12 @@ class Tasks:
         """A new task and its first run. Raises: ShadowError: the task could not be started, or its work not be handed out."""
         if not instruction.strip():
             raise Rejected("The instruction is empty.", mend="Say what is to be done.")
+        if not self.manager.capabilities.git:
+            raise Unsupported(
+                "A task begins with a clone of its repository, and workspaces of this mode have no git.",
+                mend="Set AGENT_MODE=local; to test an agent without a repository, see docs/mock.md.",
+                details={"capability": "git"},
+            )
         task = self._new_task(repository, instruction, model)
         await self.store.add_task(task)
         async with open_log(self.store, task.id, watchers) as log:
