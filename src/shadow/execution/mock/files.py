@@ -158,8 +158,6 @@ class MockFiles:
             raise NotFound(f"{show_path(source)} is not there.")
         if new.found is not None:
             self._check_replaceable(old.found, new.found, target, overwrite=overwrite)
-        if new.found is None and new.names_directory and not isinstance(old.found, Directory):
-            raise Rejected(f"{show_path(target)} names a directory.", mend="Leave out the slash at the end.")
         if isinstance(old.found, Directory) and any(directory is old.found for _, directory in new.way):
             raise Rejected(f"{show_path(source)} cannot be moved into itself.")
         if new.found is not old.found:

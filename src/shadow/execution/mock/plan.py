@@ -67,7 +67,7 @@ class StreamCut:
             raise Rejected("A cut comes after 0 bytes or more, and lasts 0 seconds or longer.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a scripted command's output, written ``after`` the one before it."""
 
