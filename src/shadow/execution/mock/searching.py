@@ -99,10 +99,10 @@ def _files(tree: Tree, prefix: str, directory: Directory, *, include_ignored: bo
         name, node = following
         if isinstance(node, Directory):
             inside = f"{where}{name}/"
-            if name != ".git" and (include_ignored or not _is_ignored(rules, inside)):
+            if name != ".git" and (include_ignored or not _is_ignored(rules, where + name, is_directory=True)):
                 levels.append((inside, iter(sorted(node.entries.items()))))
                 rules.append((len(inside), _rules(node)))
-        elif isinstance(node, File) and (include_ignored or not _is_ignored(rules, where + name)):
+        elif isinstance(node, File) and (include_ignored or not _is_ignored(rules, where + name, is_directory=False)):
             yield (where + name)[len(prefix) :], node
 
 
@@ -111,10 +111,10 @@ def _rules(directory: Directory) -> IgnoreRules:
     return IgnoreRules([file.content if isinstance(file, File) else None for file in files])
 
 
-def _is_ignored(rules: list[tuple[int, IgnoreRules]], path: str) -> bool:
+def _is_ignored(rules: list[tuple[int, IgnoreRules]], path: str, *, is_directory: bool) -> bool:
     """The nearest ignore file that says something counts."""
     for above, rule in reversed(rules):
-        said = rule.decide(path[above:])
+        said = rule.decide(path[above:], is_directory=is_directory)
         if said is not None:
             return said
     return False
