@@ -53,13 +53,16 @@ class Chances:
         return self.random("ids").randbytes(size)
 
     def _first(self, planned: Sequence[C], operation: str) -> C | None:
+        """The first that strikes; every one that is about the operation counts the call."""
+        first: C | None = None
         for one in planned:
-            if one.operation in (operation, ANY) and self._strikes(one, self.random(f"faults of {operation}").random):
-                return one
-        return None
+            if one.operation in (operation, ANY):
+                self._seen[id(one)] += 1
+                if first is None and self._strikes(one, self.random(f"faults of {operation}").random):
+                    first = one
+        return first
 
     def _strikes(self, one: _Counted, draw: Callable[[], float]) -> bool:
-        self._seen[id(one)] += 1
         if self._seen[id(one)] <= one.skip or (one.count is not None and self._struck[id(one)] >= one.count):
             return False
         if draw() >= one.probability:

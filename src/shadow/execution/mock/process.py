@@ -58,6 +58,7 @@ class Process:
     async def read(self, size: int = 64 * 1024) -> bytes:
         """From stdin; nothing at its end."""
         await self.running.wait()
+        self.time.active()
         return await self.stdin.read(size)
 
     async def write(self, data: bytes, channel: Channel = Channel.STDOUT) -> None:
@@ -74,6 +75,7 @@ class Process:
             await self.output.room(len(piece))
             self.output.append(target, piece)
             self.wrote.set()
+            self.time.active()
             await asyncio.sleep(0)  # as a pipe does, it gives readers their turn
 
     async def complain(self, text: str) -> None:

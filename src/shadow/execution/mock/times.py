@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 DEFAULT_START = 1_700_000_000.0
 SETTLING_PASSES = 50
 """Rounds of the event loop that everything gets to go on before virtual time moves again."""
+MAX_BUSY_ROUNDS = 1000
+"""How often that is granted anew to commands that go on and on: one that never stops must not hold time up for ever."""
 
 
 class Time(ABC):
@@ -30,6 +33,9 @@ class Time(ABC):
     def waiting(self) -> Generator[None]:
         """A caller waits for something within the block."""
         yield
+
+    def active(self) -> None:  # noqa: B027 - real time goes on by itself
+        """A command does something that takes no time."""
 
     async def wait(self, event: asyncio.Event, timeout_s: float | None = None, *, background: bool = False) -> bool:
         """Whether ``event`` came within ``timeout_s``."""
@@ -83,6 +89,7 @@ class VirtualTime(Time):
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._changes = 0
         """Counts whoever begins or ends to sleep or to wait."""
+        self._activity = 0
         self._waiting = 0
         self._moving: asyncio.Task[None] | None = None
 
@@ -98,7 +105,8 @@ class VirtualTime(Time):
             await asyncio.sleep(0)
             return
         self._changes += 1
-        sleeper = (self._now + seconds, self._changes, asyncio.get_running_loop().create_future())
+        due = max(self._now + seconds, math.nextafter(self._now, math.inf))  # the shortest sleep moves time too
+        sleeper = (due, self._changes, asyncio.get_running_loop().create_future())
         heapq.heappush(self._sleepers, sleeper)
         self._move()
         try:
@@ -120,20 +128,28 @@ class VirtualTime(Time):
             self._waiting -= 1
             self._changes += 1
 
+    def active(self) -> None:
+        self._activity += 1
+
     def _move(self) -> None:
         """See to it that time moves where somebody waits."""
         if self._waiting and self._sleepers and (self._moving is None or self._moving.done()):
             self._moving = asyncio.get_running_loop().create_task(self._pass_time())
 
     async def _pass_time(self) -> None:
+        busy_rounds = 0
         while True:
-            changes = self._changes
+            changes, activity = self._changes, self._activity
             for _ in range(SETTLING_PASSES):
                 await asyncio.sleep(0)
             if not (self._waiting and self._sleepers):
                 return
             if changes != self._changes:
                 continue  # something goes on without time: calls that are answered at once
+            busy_rounds += 1
+            if activity != self._activity and busy_rounds < MAX_BUSY_ROUNDS:
+                continue
+            busy_rounds = 0
             due, _, sleeper = heapq.heappop(self._sleepers)
             self._now = max(self._now, due)
             if not sleeper.done():

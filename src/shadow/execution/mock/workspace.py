@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from shadow.core.commands import Gap, Output
-from shadow.core.errors import NotFound, OutcomeUnknown, Unavailable
+from shadow.core.errors import NotFound, OutcomeUnknown, ShadowError, Unavailable
 from shadow.core.ids import WorkspaceId
 from shadow.core.limits import Limits
 from shadow.core.workspaces import Health, WorkspaceSpec
@@ -197,6 +197,9 @@ class MockWorkspace:
     async def while_alive(self, name: str, action: Callable[[], Awaitable[T]], *, sent: bool = True) -> T:
         """Raises: Unavailable, OutcomeUnknown: the pod ended meanwhile."""
 
+        if self.phase is not PodPhase.READY:  # it ended between two parts of one call
+            raise self._interrupted(name, sent=sent)
+
         async def act() -> T:
             return await action()
 
@@ -210,13 +213,16 @@ class MockWorkspace:
             current = asyncio.current_task()
             if not task.cancelled() or (current is not None and current.cancelling()):
                 raise
-            if name in READING or not sent:
-                raise self._away() from None
-            raise OutcomeUnknown(
-                f"The workspace ended during {name}: {TOLD.get(self.phase, self.phase.value)}",
-                mend="Look at what it should have changed before you repeat it.",
-                details={"phase": self.phase.value},
-            ) from None
+            raise self._interrupted(name, sent=sent) from None
+
+    def _interrupted(self, name: str, *, sent: bool) -> ShadowError:
+        if name in READING or not sent:
+            return self._away()
+        return OutcomeUnknown(
+            f"The workspace ended during {name}: {TOLD.get(self.phase, self.phase.value)}",
+            mend="Look at what it should have changed before you repeat it.",
+            details={"phase": self.phase.value},
+        )
 
     async def stream(
         self, name: str, pieces: AsyncIterator[T], *, size: Callable[[T], int], split: "Split[T]"
