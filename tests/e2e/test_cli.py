@@ -153,6 +153,35 @@ def test_a_mode_that_is_not_there_ends_with_3(tmp_path: Path):
     assert json.loads(done.stdout)["error"]["code"] == "unsupported"
 
 
+@pytest.mark.parametrize(
+    "command", [["create"], ["list"], ["show", "x"], ["exec", "x", "--", "true"], ["rm", "x", "-y"]]
+)
+def test_the_mock_says_that_it_does_not_outlast_a_command(tmp_path: Path, command: list[str]):
+    done = ShadowCli(tmp_path, {"AGENT_MODE": "mock"}).run("workspace", *command)
+    assert done.returncode in (3, 125)
+    assert b"memory of one process" in done.stderr
+    assert b"docs/mock.md" in done.stderr
+    assert done.stdout == b""
+
+
+def test_a_run_needs_more_than_the_mock(tmp_path: Path):
+    script = tmp_path / "script.yaml"
+    script.write_text("version: 1\nsteps: [{text: hello}]\n")
+    done = ShadowCli(tmp_path, {"AGENT_MODE": "mock"}).run(
+        "run", str(tmp_path), "x", "--model", f"scripted:{script}", "--json"
+    )
+    assert done.returncode == 3
+    assert b"no git" in done.stdout + done.stderr
+
+
+def test_the_doctor_checks_the_contract_of_the_mock(tmp_path: Path):
+    done = ShadowCli(tmp_path, {"AGENT_MODE": "mock"}).run("doctor", "--json")
+    assert done.returncode == 0
+    contract = json.loads(done.stdout)["contract"]
+    assert contract["failed"] == 0
+    assert contract["passed"] > 150
+
+
 def test_a_data_directory_that_cannot_be_made_is_a_typed_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     done = ShadowCli(tmp_path, {"SHADOW_DATA_DIR": str(tmp_path / "file/below")}).run("workspace", "create")

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,10 +25,15 @@ ID = TaskId("task_run")
 
 
 async def run_agent(
-    model: Model, directory: Path, *, instruction: str = "Mend it.", watchers: Sequence[Watcher] = ()
+    model: Model,
+    directory: Path,
+    *,
+    instruction: str = "Mend it.",
+    watchers: Sequence[Watcher] = (),
+    workspace: AbstractAsyncContextManager[ToolExecutor] | None = None,
 ) -> RunState:
-    """A run in ``directory / "files"``, which is made where it is not there; the state at its end."""
-    async with opened(directory) as executor, open_store(directory / "data") as store:
+    """A run in ``workspace``, or in ``directory / "files"``, which is made where it is not there; the state at its end."""
+    async with workspace or opened(directory) as executor, open_store(directory / "data") as store:
         await store.add_task(
             Task(
                 id=ID,
