@@ -10,7 +10,6 @@ from shadow.core.errors import Conflict, LimitExceeded
 from shadow.core.trees import MAX_TREE_BYTES, MAX_TREE_ENTRIES
 from shadow.execution.host.failures import error_from_os
 from shadow.execution.host.paths import (
-    MAX_PATH_BYTES,
     MAX_SWAPS,
     Descent,
     WorkspacePaths,
@@ -22,6 +21,7 @@ from shadow.execution.host.paths import (
 from shadow.execution.host.reading import read_at
 from shadow.execution.host.tar_reader import BLOCK_BYTES
 from shadow.execution.host.threads import Stop
+from shadow.execution.path_text import MAX_PATH_BYTES
 
 PIECE_BYTES = 512 * 1024
 READ_BYTES = 1024 * 1024

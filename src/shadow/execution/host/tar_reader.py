@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shadow.core.errors import LimitExceeded, PathRefused, Rejected
-from shadow.execution.host.paths import MAX_PATH_BYTES, decode_path, show_path
+from shadow.execution.host.paths import decode_path, show_path
+from shadow.execution.path_text import MAX_PATH_BYTES
 
 BLOCK_BYTES = 512
 MAX_EXTENSION_BYTES = 256 * 1024
