@@ -1,6 +1,7 @@
 """Round trip of a command that does nothing, against a bare spawn and wait of the same program."""
 
 import os
+import random
 import time
 from typing import Literal
 
@@ -8,8 +9,11 @@ from benchmarks.result import Result, median, percentile
 from benchmarks.workspaces import workspace
 from shadow.core.commands import CommandSpec
 from shadow.execution.interface import ToolExecutor
+from shadow.execution.sidecar_client.breaker import Breaker, BreakerPolicy
+from shadow.execution.sidecar_client.retries import Repeats, RetryPolicy
 
 ROUNDS = 300
+BREAKER_ROUNDS = 20_000
 GOAL = 4.0
 
 
@@ -27,6 +31,18 @@ async def _round_trip_ms(executor: ToolExecutor, spec: CommandSpec) -> float:
     if result.exit_code != 0:
         raise RuntimeError(f"the command ended as {result.ending}")
     return took_ms
+
+
+def breaker_us() -> float:
+    """What a closed breaker and a policy for repeats add to a call that is answered."""
+    breaker, policy = Breaker(BreakerPolicy()), RetryPolicy()
+    started = time.perf_counter()
+    for _ in range(BREAKER_ROUNDS):
+        breaker.admit(time.monotonic())
+        Repeats(policy, until=time.monotonic() + 90, randomness=random.random)
+        breaker.answered()
+        breaker.left(0)
+    return (time.perf_counter() - started) / BREAKER_ROUNDS * 1e6
 
 
 async def measure() -> Result:
@@ -58,5 +74,6 @@ async def measure() -> Result:
             "tcp_p50_ms": median(ours["tcp"]),
             "tcp_p99_ms": percentile(ours["tcp"], 99),
             "tcp_ratio": median(ours["tcp"]) / floor_ms,
+            "breaker_us": breaker_us(),
         },
     )

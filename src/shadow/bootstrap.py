@@ -24,6 +24,8 @@ from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.execution import registry
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
+from shadow.execution.sidecar_client.breaker import BreakerPolicy
+from shadow.execution.sidecar_client.retries import Resilience, RetryPolicy
 from shadow.settings import LogFormat, Settings, load_settings, secrets_of_environment
 
 Watcher = Callable[[TaskEvent], None]
@@ -47,6 +49,7 @@ def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> W
         toolchain_paths=settings.toolchain_paths,
         default_limits=default_limits(settings),
         mock_plan=settings.mock_plan,
+        resilience=resilience(settings),
         sandbox_uids=range(uids.first, uids.last + 1) if uids else None,
     )
 
@@ -113,6 +116,15 @@ def default_limits(settings: Settings) -> Limits:
         workspace_bytes=settings.limit_workspace_bytes,
         workspace_files=settings.limit_workspace_files,
         command_time_s=settings.limit_command_time_s,
+    )
+
+
+def resilience(settings: Settings) -> Resilience:
+    """How executors meet a sidecar that does not answer."""
+    return Resilience(
+        retries=RetryPolicy(waits_s=settings.sidecar_retry_waits_s, jitter=settings.sidecar_retry_jitter),
+        breaker=BreakerPolicy(failures=settings.sidecar_breaker_failures, open_s=settings.sidecar_breaker_open_s),
+        answer_s=settings.sidecar_answer_s,
     )
 
 

@@ -96,7 +96,7 @@ def _path_list(value: object) -> object:
     return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
 
 
-def _rule_texts(value: object) -> object:
+def _words(value: object) -> object:
     return tuple(value.split()) if isinstance(value, str) else value
 
 
@@ -208,7 +208,7 @@ class Settings(BaseModel):
         "outside of workspaces. Without one, your `~/.netrc`, git credential helpers and ssh keys are used.",
         json_schema_extra={"shown_default": "none"},
     )
-    git_egress: Annotated[tuple[str, ...], BeforeValidator(_rule_texts), AfterValidator(_egress_rules)] = Field(
+    git_egress: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_egress_rules)] = Field(
         default=(),
         description="Hosts that are not public and that repositories may lead Shadow to (submodules, redirects, large files), "
         "as egress rules: `private:git.corp.example`. The host of an address that you type needs no rule.",
@@ -276,11 +276,46 @@ class Settings(BaseModel):
         description="How long a command may run that has no timeout of its own.",
         json_schema_extra={"unit": "seconds", "shown_default": "none"},
     )
-    egress: Annotated[tuple[str, ...], BeforeValidator(_rule_texts), AfterValidator(_egress_rules)] = Field(
+    egress: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_egress_rules)] = Field(
         default=(),
         description="Which hosts new sandboxes may reach unless they are made with rules of their own: egress rules and "
         "presets, such as `pypi .example.org`; in the variable parted by blanks, in the file a list.",
         json_schema_extra={"shown_default": "none"},
+    )
+    sidecar_answer_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="How long a workspace may take for an answer, besides what the call itself waits for. A call and its repeats "
+        "take at most half a minute more.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    sidecar_retry_waits_s: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=60)], ...], BeforeValidator(_words), Field(max_length=10)
+    ] = Field(
+        default=(1.0, 2.0, 4.0),
+        description="How long to wait before each repeat of a call that a workspace did not answer; so many repeats there are. "
+        "In the variable parted by blanks, in the file a list. Only what is safe to repeat is repeated.",
+        json_schema_extra={"unit": "seconds", "shown_default": "`1 2 4`"},
+    )
+    sidecar_retry_jitter: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="By which share of itself each of these waits may be longer, at random.",
+    )
+    sidecar_breaker_failures: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="After how many unanswered calls in a row, repeats not counted, calls to a workspace fail at once.",
+    )
+    sidecar_breaker_open_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description="For how long they do, until one call is let through to try.",
+        json_schema_extra={"unit": "seconds"},
     )
     model: str | None = Field(
         default=None,

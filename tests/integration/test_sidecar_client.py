@@ -19,13 +19,15 @@ from shadow.execution.host.executor import HostExecutor, open_host
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import TcpEndpoint, UnixEndpoint
 from shadow.execution.sidecar_client.output import NO_PROGRESS_S, read_output
-from shadow.execution.sidecar_client.transport import MAX_ANSWER_BYTES, RETRY_WAITS_S, Call, Transport
+from shadow.execution.sidecar_client.retries import RetryPolicy
+from shadow.execution.sidecar_client.transport import MAX_ANSWER_BYTES, Call, Transport
 from shadow.wire.frames import FrameKind, encode_frame
 from tests.support.sidecars import TOKEN, Waits, client, forged, listen, listen_tcp, serving
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
+WAITS_S = RetryPolicy().waits_s
 CMD = CommandId("cmd_1")
 COMMAND = {
     "id": CMD,
@@ -95,7 +97,7 @@ async def test_a_missing_socket_is_unavailable_after_the_retries(tmp_path: Path,
             await executor.health()
         with pytest.raises(Unavailable):  # a mutating call that was never sent is surely not done
             await executor.write_file("a", b"x")
-    assert waits.slept == [*RETRY_WAITS_S, *RETRY_WAITS_S]
+    assert waits.slept == [*WAITS_S, *WAITS_S]
 
 
 async def test_a_refused_connection_is_unavailable(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ async def test_output_that_nobody_serves_any_more_is_unavailable(tmp_path: Path)
         with pytest.raises(Unavailable) as caught:
             await read_all(executor, CMD, after=7)
     assert NO_PROGRESS_S <= waits.now < NO_PROGRESS_S + 5
-    assert caught.value.details == {"offset": 7}
+    assert caught.value.details == {"offset": 7, "breaker": "closed", "failures": 1, "retry_in_s": None}
 
 
 # Calls and their slices
@@ -384,7 +386,7 @@ async def test_a_mutation_without_an_answer_is_unknown(tmp_path: Path) -> None:
     async with forged(sock(tmp_path).path, count) as endpoint, client(endpoint, waits=waits) as executor:
         with pytest.raises(OutcomeUnknown):
             await executor.start(CommandSpec(argv=("true",)))
-        assert len(seen) == len(RETRY_WAITS_S) + 1  # it carries an operation id: it was repeated
+        assert len(seen) == len(WAITS_S) + 1  # it carries an operation id: it was repeated
         seen.clear()
         with pytest.raises(OutcomeUnknown):
             await executor.write_stdin(CMD, b"x")

@@ -1,23 +1,27 @@
-"""A sidecar as a process under a real holder."""
+"""A holder with its sidecar as processes, and a client of them."""
 
 import asyncio
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from shadow.core.workspaces import Isolation
 from shadow.execution.holder.config import HolderConfig, holder_argv, sidecar_argv
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import UnixEndpoint
+from shadow.execution.sidecar_client.retries import Resilience
 from tests.support.sidecars import TOKEN, client, listen
 
 
 @asynccontextmanager
-async def workspace(directory: Path) -> AsyncGenerator[tuple[asyncio.subprocess.Process, SidecarClient]]:
+async def workspace(
+    directory: Path, *, resilience: Resilience | None = None
+) -> AsyncGenerator[tuple[asyncio.subprocess.Process, SidecarClient]]:
     """A holder that keeps a sidecar, and a client of it."""
-    (directory / "root").mkdir()
-    (directory / "state").mkdir()
+    (directory / "root").mkdir(exist_ok=True)
+    (directory / "state").mkdir(exist_ok=True)
+    (directory / "sidecar.sock").unlink(missing_ok=True)
     with listen(directory / "sidecar.sock") as listener:
         config = HolderConfig(
             workspace_id="ws_test",
@@ -38,7 +42,7 @@ async def workspace(directory: Path) -> AsyncGenerator[tuple[asyncio.subprocess.
         process.stdin.write(config.to_json())
         process.stdin.close()
         try:
-            async with client(UnixEndpoint(directory / "sidecar.sock")) as executor:
+            async with client(UnixEndpoint(directory / "sidecar.sock"), resilience=resilience) as executor:
                 yield process, executor
         finally:
             if process.returncode is None:
@@ -52,6 +56,7 @@ async def sidecar_pid(holder: asyncio.subprocess.Process, *, other_than: int = 0
     async with asyncio.timeout(10):
         while True:
             for pid in map(int, Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()):
-                if pid != other_than and b"shadow.sidecar.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return pid
+                with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                    if pid != other_than and b"shadow.sidecar.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        return pid
             await asyncio.sleep(0.01)

@@ -10,6 +10,7 @@ from shadow.core.workspaces import Capabilities, Isolation
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
+from shadow.execution.sidecar_client.retries import Resilience
 from shadow.sidecar.app import make_app
 from shadow.sidecar.server import SidecarServer
 
@@ -59,11 +60,24 @@ class Waits:
         return self.now
 
 
-def client(endpoint: Endpoint, *, waits: Waits | None = None, token: str = TOKEN, epoch: int = 1) -> SidecarClient:
+def client(
+    endpoint: Endpoint,
+    *,
+    waits: Waits | None = None,
+    token: str = TOKEN,
+    epoch: int = 1,
+    resilience: Resilience | None = None,
+) -> SidecarClient:
     if waits is None:
-        return SidecarClient(endpoint, token=token, capabilities=CAPABILITIES, epoch=epoch)
+        return SidecarClient(endpoint, token=token, capabilities=CAPABILITIES, epoch=epoch, resilience=resilience)
     return SidecarClient(
-        endpoint, token=token, capabilities=CAPABILITIES, epoch=epoch, sleep=waits.sleep, clock=waits.clock
+        endpoint,
+        token=token,
+        capabilities=CAPABILITIES,
+        epoch=epoch,
+        sleep=waits.sleep,
+        clock=waits.clock,
+        resilience=resilience,
     )
 
 

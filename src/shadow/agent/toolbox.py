@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from shadow.core.conversation import ToolCall, ToolDescription, ToolResult
-from shadow.core.errors import OutcomeUnknown, ShadowError
-from shadow.core.events import TaskEvent, TodoItem
+from shadow.core.errors import OutcomeUnknown, ShadowError, Unavailable
+from shadow.core.events import MAX_EXCERPT_CHARS, TaskEvent, TodoItem, WorkspaceAway
 from shadow.core.ids import Operation
 from shadow.execution.interface import ToolExecutor
 
@@ -46,6 +46,8 @@ class Answer:
     is_error: bool = False
     exit_code: int | None = None
     """Where a command ran and exited by itself; scripts and replays hold a run to it."""
+    failure: ShadowError | None = None
+    """What the executor raised, where this tells of it."""
 
 
 class Tool(ABC, Generic[A]):
@@ -106,11 +108,12 @@ class Toolbox:
             return _fault(call, f"The arguments are not right: {faults}. Call it again with them corrected.")
         try:
             answer = await tool.call(arguments, self.bench, call_id=call.id)
-        except OutcomeUnknown as error:
-            said = str(error)[:MAX_ERROR_CHARS]
-            answer = Answer(content=f"{said} Look at what is there before you do it again.", is_error=True)
+        except (Unavailable, OutcomeUnknown) as error:
+            answer = Answer(content=_away(error), is_error=True, failure=error)
         except ShadowError as error:
-            answer = Answer(content=str(error)[:MAX_ERROR_CHARS], is_error=True)
+            answer = Answer(content=str(error)[:MAX_ERROR_CHARS], is_error=True, failure=error)
+        if isinstance(answer.failure, Unavailable | OutcomeUnknown):
+            self.bench.told(_event(call, answer.failure))
         result = ToolResult(
             call_id=call.id,
             name=call.name,
@@ -119,6 +122,33 @@ class Toolbox:
             exit_code=answer.exit_code,
         )
         return Called(result=result, is_fault=False)
+
+
+def _away(error: Unavailable | OutcomeUnknown) -> str:
+    """For the model, which cannot attach to anything: what it can do."""
+    said = error.message[:MAX_ERROR_CHARS]
+    if isinstance(error, OutcomeUnknown):
+        return f"outcome unknown: {said} Look at what is there before you do it again."
+    wait_s = _retry_in_s(error)
+    later = f" in {wait_s:.0f} s (not before)" if wait_s else ""
+    return (
+        f"unavailable: {said} Nothing was done. The workspace may come back: call it again{later}. If it stays away, call "
+        "finish with success=false and say so."
+    )
+
+
+def _event(call: ToolCall, error: Unavailable | OutcomeUnknown) -> WorkspaceAway:
+    return WorkspaceAway(
+        call_id=call.id,
+        code="outcome_unknown" if isinstance(error, OutcomeUnknown) else "unavailable",
+        message=error.message[:MAX_EXCERPT_CHARS],
+        retry_in_s=_retry_in_s(error),
+    )
+
+
+def _retry_in_s(error: ShadowError) -> float | None:
+    wait_s = error.details.get("retry_in_s")
+    return float(wait_s) if isinstance(wait_s, int | float) else None
 
 
 def _fault(call: ToolCall, content: str) -> Called:

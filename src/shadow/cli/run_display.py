@@ -29,6 +29,7 @@ from shadow.core.events import (
     ToolStarted,
     WorkCommitted,
     WorkDelivered,
+    WorkspaceAway,
 )
 
 ARGUMENT_CHARS = 90
@@ -74,6 +75,9 @@ class Lines:
                 self._output(event)
             case ToolFinished():
                 self._tool_finished(event)
+            case WorkspaceAway():
+                done = "it was not done" if event.code == "unavailable" else "nobody can know whether it was done"
+                self._line(f"! the workspace does not answer, {done}: {printable(event.message)[:200]}", "yellow")
             case TodoChanged():
                 for item in event.items:
                     self._line(f"  {_MARKS[item.status]} {printable(item.text)}", "dim")

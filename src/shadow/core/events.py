@@ -128,6 +128,19 @@ class ToolFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceAway:
+    """A tool could not reach the workspace. The model is told, and may call it again."""
+
+    call_id: str
+    code: Literal["unavailable", "outcome_unknown"]
+    """``unavailable``: it was not done. ``outcome_unknown``: nobody can know."""
+    message: str
+    retry_in_s: float | None = None
+    """Where calls fail at once by now: until the next one is let through."""
+    kind: Literal["workspace_away"] = "workspace_away"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TodoItem:
     text: str
     status: Literal["pending", "in_progress", "done"]
@@ -225,6 +238,7 @@ TaskEvent = (
     | ToolStarted
     | CommandOutput
     | ToolFinished
+    | WorkspaceAway
     | TodoChanged
     | ConversationCompacted
     | EgressSeen

@@ -33,6 +33,8 @@ class FileStat:
     """What a symlink holds, not resolved."""
     error: str | None = None
     """Why this directory's content could not be listed, where it could not."""
+    version: str = ""
+    """Another one wherever the content may be another; only of regular files, by ``stat``, where the executor knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

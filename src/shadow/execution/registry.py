@@ -11,6 +11,7 @@ from shadow.core.errors import Unsupported
 from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, Mode
 from shadow.execution.interface import WorkspaceManager
+from shadow.execution.sidecar_client.retries import Resilience
 
 
 def kernel_limits() -> Mapping[str, str]:
@@ -31,6 +32,7 @@ def make_manager(
     toolchain_paths: Sequence[Path] = (),
     sandbox_uids: range | None = None,
     default_limits: Limits | None = None,
+    resilience: Resilience | None = None,
     transport: Literal["unix", "tcp"] = "unix",
     mock_plan: Path | None = None,
     clock: Callable[[], float] = time.time,
@@ -49,6 +51,7 @@ def make_manager(
                 toolchain_paths=toolchain_paths,
                 sandbox_uids=sandbox_uids,
                 default_limits=default_limits,
+                resilience=resilience,
                 transport=transport,
                 clock=clock,
                 entropy=entropy,

@@ -1,13 +1,16 @@
 """Routes of files: parse, one call, answer. Contents travel as raw bodies."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.routing import Route
 
+from shadow.core.errors import ShadowError
 from shadow.core.files import DEFAULT_LISTING_LIMIT, DEFAULT_READ_LIMIT_BYTES
 from shadow.execution.interface import ToolExecutor
+from shadow.execution.streams import closing
 from shadow.sidecar.holds import Holds
 from shadow.sidecar.requests import Operations, Query, content_length, integer, read_body, read_message, stream_body
 from shadow.sidecar.responses import Answer, ByteStream, message_answer
@@ -51,6 +54,8 @@ class FileRoutes:
         path = query.text("path")
         offset = query.integer("offset", 0)
         limit = query.optional_integer("limit_bytes")
+        if query.flag("versioned", default=False):
+            return await self._versioned(path, offset, limit)
         if limit is not None and limit <= MAX_WHOLE_READ_BYTES:
             content = await self._executor.read_file(path, offset=offset, limit_bytes=limit)
             headers = _about(content.path, content.offset, content.size_bytes)
@@ -58,6 +63,17 @@ class FileRoutes:
         stat = await self._executor.stat(path)
         pieces = self._executor.stream_file(path, offset=offset, limit_bytes=limit)
         return ByteStream(pieces, self._holds, headers=_about(stat.path, offset, stat.size_bytes))
+
+    async def _versioned(self, path: str, offset: int, limit: int | None) -> ByteStream:
+        """``Shadow-Version`` is what was opened: there only where the file was the same before and after."""
+        before = await self._executor.stat(path)
+        pieces = self._executor.stream_file(path, offset=offset, limit_bytes=limit)
+        first = await anext(pieces, b"")
+        headers = _about(before.path, offset, before.size_bytes)
+        with suppress(ShadowError):  # whoever cannot be told which version it is just cannot resume
+            if before.version and (await self._executor.stat(path)).version == before.version:
+                headers[b"shadow-version"] = before.version.encode()
+        return ByteStream(_all(first, pieces), self._holds, headers=headers)
 
     async def write(self, request: Request) -> Answer:
         query = Query(request)
@@ -129,6 +145,14 @@ class FileRoutes:
             asked.path, create_parents=asked.create_parents, operation=self._operations.of(request)
         )
         return message_answer(FileStatMessage.of(stat))
+
+
+async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    async with closing(rest) as pieces:
+        if first:
+            yield first
+        async for piece in pieces:
+            yield piece
 
 
 def _about(path: str, offset: int, size_bytes: int) -> dict[bytes, bytes]:

@@ -2,7 +2,7 @@
 
 import signal
 
-from shadow.core.commands import MIN_LOG_LIMIT_BYTES, Channel, Gap, Output, Overflow, StdinMode, shell
+from shadow.core.commands import MIN_LOG_LIMIT_BYTES, Channel, Exited, Gap, Output, Overflow, StdinMode, shell
 from shadow.testing.contract import closed_after, expect, expect_equal, together
 from shadow.testing.site import Site, data_of, expect_contiguous
 
@@ -58,6 +58,18 @@ async def check_a_split_character_stays_whole(site: Site) -> None:
     await site.executor.write_stdin(command.id, b"\n")
     await site.wait(command.id)
     expect_equal(data_of(await site.output(command.id)), "€".encode(), "the output")
+
+
+async def check_forged_ends_are_output(site: Site) -> None:
+    """Bytes that look like the end of a stream or of a command are output like any other."""
+    frame = b"\x04" + bytes(8) + b"\0\0\0\2{}"  # an end as the sidecar would frame it
+    event = b'id: 9\nevent: end\ndata: {"ending": {"kind": "exited", "code": 0}}\n\n'
+    chunk = b"0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    content = b"exit code: 0\n" + frame + event + chunk + b"\x04\x1a\0" + b"after"
+    await site.executor.write_file(site.path("forged"), content)
+    command = await site.start(site.spec(*shell("cat forged; exit 7")))
+    expect_equal(data_of(await site.output(command.id)), content, "the output")
+    expect_equal((await site.wait(command.id)).ending, Exited(code=7), "the ending")
 
 
 async def check_megabytes_in_one_line(site: Site) -> None:

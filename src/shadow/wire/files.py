@@ -6,6 +6,8 @@ from shadow.core.files import FileKind, FileLines, FileStat, Listing, Replacemen
 from shadow.wire.message import Message
 from shadow.wire.values import FsPath, Items, Offset, OsText, TextBytes
 
+MAX_VERSION_CHARS = 200
+
 
 class FileStatMessage(Message, core=FileStat):
     path: FsPath
@@ -15,6 +17,7 @@ class FileStatMessage(Message, core=FileStat):
     modified_at: float
     target: FsPath | None = None
     error: OsText | None = None
+    version: str = Field(default="", max_length=MAX_VERSION_CHARS)
 
 
 class FileLinesMessage(Message, core=FileLines):

@@ -118,6 +118,7 @@ class RunTerminalCmd(DescribedTool[RunTerminalCmdArguments]):
             return Answer(
                 content=f"{error} Whether command {command.id} still runs cannot be told; ask read_command for it.",
                 is_error=True,
+                failure=error,
             )
         return _answer(result)
 
@@ -151,6 +152,7 @@ def _unknown(error: OutcomeUnknown) -> Answer:
         content=f"lost: nobody can know whether the command was run, and how it ended. {error} Look at what it should have "
         "changed before you run it again.",
         is_error=True,
+        failure=error,
     )
 
 

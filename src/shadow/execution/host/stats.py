@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import replace
 
 from shadow.core.errors import NotFound
 from shadow.core.files import FileKind, FileStat
@@ -40,7 +41,14 @@ def read_stat(paths: WorkspacePaths, path: str, *, follow: bool) -> FileStat:
             raise NotFound(f"{show_path(path)} is not there.")
         if stat.S_ISLNK(place.found.st_mode):
             return describe(place.parent, place.name, place.path)
-        return file_stat(place.path, place.found)
+        return replace(file_stat(place.path, place.found), version=_version(place.found))
+
+
+def _version(found: os.stat_result) -> str:
+    """The time of the last change is the kernel's own: no program can set it back."""
+    if not stat.S_ISREG(found.st_mode):
+        return ""
+    return f"{found.st_dev:x}.{found.st_ino:x}.{found.st_size:x}.{found.st_mtime_ns:x}.{found.st_ctime_ns:x}"
 
 
 def _target(directory: int, name: bytes) -> bytes | None:

@@ -35,6 +35,7 @@ from shadow.execution.local.sandbox import Bwrap
 from shadow.execution.local.starting import START_TIMEOUT_S, Starter, connect, directories
 from shadow.execution.local.uids import UID_LEASES_DIRECTORY, UidLeases
 from shadow.execution.opening import opened
+from shadow.execution.sidecar_client.retries import Resilience
 from shadow.storage.locks import try_lock
 
 _POLL_S = 0.01
@@ -61,11 +62,13 @@ class LocalWorkspaceManager(WorkspaceManager):
         transport: Literal["unix", "tcp"] = "unix",
         bwraps: Sequence[Bwrap] | None = None,
         default_limits: Limits | None = None,
+        resilience: Resilience | None = None,
     ) -> None:
         """``clock``: seconds since 1970. ``default_egress``: for sandboxes whose spec has none; ``None``: nothing is allowed.
         ``sandbox_uids``: as root, what sandboxes run under; ``None``: a range that is free.
         ``default_limits``: for what a spec leaves open; ``None``: no limits.
         ``bwraps``: bubblewraps to try, in this order; ``None``: those that this host has.
+        ``resilience``: of the executors that ``attach`` gives.
 
         Raises: Unsupported: an isolation that is not local.
         """
@@ -80,6 +83,7 @@ class LocalWorkspaceManager(WorkspaceManager):
         self._default_lease_s = default_lease_s
         self._default_limits = default_limits or Limits()
         self._default_egress = default_egress or EgressPolicy()
+        self._resilience = resilience
         self._clock = clock
         self._entropy = entropy
         self._workspaces = Workspaces(data_dir)
@@ -187,9 +191,9 @@ class LocalWorkspaceManager(WorkspaceManager):
             await egress.make_sure(directory)
             manifest = directory.manifest()
             if not take_over:
-                return connect(directory, manifest, _capabilities(manifest.isolation))
+                return connect(directory, manifest, _capabilities(manifest.isolation), self._resilience)
             manifest = await directory.change(lambda m: replace(m, epoch=m.epoch + 1))
-            executor = connect(directory, manifest, _capabilities(manifest.isolation))
+            executor = connect(directory, manifest, _capabilities(manifest.isolation), self._resilience)
             try:
                 # Any call with an operation tells the holder of the new epoch; this one changes nothing else.
                 await executor.make_directory(".")

@@ -43,6 +43,7 @@ from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
 from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
 from shadow.execution.local.seccomp import assemble
 from shadow.execution.local.uids import UidLeases
+from shadow.execution.sidecar_client.retries import Resilience
 
 START_TIMEOUT_S = 30.0
 _BACKLOG = 512
@@ -53,7 +54,9 @@ def directories(isolation: Isolation) -> Sequence[str]:
     return (FILES, STATE, EGRESS, DOOR) if isolation is Isolation.SANDBOX else (FILES, STATE, HOME, TEMPORARY)
 
 
-def connect(directory: WorkspaceDirectory, manifest: Manifest, capabilities: Capabilities) -> ToolExecutor:
+def connect(
+    directory: WorkspaceDirectory, manifest: Manifest, capabilities: Capabilities, resilience: Resilience | None = None
+) -> ToolExecutor:
     """An executor that speaks to the workspace's sidecar. Nothing is sent yet."""
     from shadow.execution.sidecar_client.client import SidecarClient  # its HTTP library takes 0.2 s to import
     from shadow.execution.sidecar_client.endpoint import TcpEndpoint, UnixEndpoint
@@ -63,7 +66,9 @@ def connect(directory: WorkspaceDirectory, manifest: Manifest, capabilities: Cap
         if manifest.tcp_port is None
         else TcpEndpoint(host="127.0.0.1", port=manifest.tcp_port)
     )
-    return SidecarClient(endpoint, token=manifest.token, capabilities=capabilities, epoch=manifest.epoch)
+    return SidecarClient(
+        endpoint, token=manifest.token, capabilities=capabilities, epoch=manifest.epoch, resilience=resilience
+    )
 
 
 class Starter:

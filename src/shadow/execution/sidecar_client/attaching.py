@@ -145,7 +145,8 @@ class ClientAttachment(TerminalAttachment):
     async def follow(self) -> None:
         """Keep a connection until the terminal ends or cannot be followed any more."""
         try:
-            await self._follow()
+            with self._sender.transport.admitted():
+                await self._follow()
         except ShadowError as error:
             self._fail(error)
 
@@ -181,7 +182,9 @@ class ClientAttachment(TerminalAttachment):
         ) as self._socket:
             while not self._ended:
                 try:
-                    await self._take(decode(await self._socket.receive()))
+                    message = await self._socket.receive()
+                    self._sender.transport.answered()
+                    await self._take(decode(message))
                 except TerminalFrameError as error:
                     raise Broken(f"The sidecar does not speak the attach protocol: {error}.") from error
 

@@ -1,6 +1,7 @@
 """Bodies of requests: bytes, which can be sent again, and streams, which cannot once they have begun."""
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable
 
@@ -29,14 +30,18 @@ class Body(ABC):
         return None
 
     @abstractmethod
-    def pieces(self, deadline: asyncio.Timeout, *, answer_s: float) -> AsyncGenerator[bytes | memoryview]:
-        """What to send. Moves ``deadline`` on with each slice that is taken; after the last, the answer has ``answer_s``."""
+    def pieces(
+        self, deadline: asyncio.Timeout, *, answer_s: float, left_s: float
+    ) -> AsyncGenerator[bytes | memoryview]:
+        """What to send. Moves ``deadline`` on with each slice that is taken; after the last, the answer has ``answer_s``.
+
+        ``left_s``: for all of it, where its length is known.
+        """
 
 
 class BytesBody(Body):
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._finished = False
 
     @property
     def length(self) -> int:
@@ -50,12 +55,15 @@ class BytesBody(Body):
     def incomplete(self) -> bool:
         return False
 
-    async def pieces(self, deadline: asyncio.Timeout, *, answer_s: float) -> AsyncGenerator[bytes | memoryview]:
+    async def pieces(
+        self, deadline: asyncio.Timeout, *, answer_s: float, left_s: float
+    ) -> AsyncGenerator[bytes | memoryview]:
         view = memoryview(self.data)
+        latest = asyncio.get_running_loop().time() + left_s
         for start in range(0, len(view), SLICE_BYTES):
-            _move(deadline, SLICE_DEADLINE_S)
+            _move(deadline, SLICE_DEADLINE_S, latest=latest)
             yield view[start : start + SLICE_BYTES]
-        _move(deadline, answer_s)
+        _move(deadline, answer_s, latest=latest)
 
 
 class StreamBody(Body):
@@ -81,7 +89,9 @@ class StreamBody(Body):
     def failure(self) -> Exception | None:
         return self._failure
 
-    async def pieces(self, deadline: asyncio.Timeout, *, answer_s: float) -> AsyncGenerator[bytes | memoryview]:
+    async def pieces(
+        self, deadline: asyncio.Timeout, *, answer_s: float, left_s: float
+    ) -> AsyncGenerator[bytes | memoryview]:
         self._begun = True
         _move(deadline, None)  # how long the source takes is its owner's affair
         try:
@@ -98,6 +108,7 @@ class StreamBody(Body):
         _move(deadline, answer_s)
 
 
-def _move(deadline: asyncio.Timeout, seconds: float | None) -> None:
+def _move(deadline: asyncio.Timeout, seconds: float | None, *, latest: float = math.inf) -> None:
     if not deadline.expired():
-        deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+        at = None if seconds is None else min(asyncio.get_running_loop().time() + seconds, latest)
+        deadline.reschedule(at)

@@ -1,18 +1,22 @@
 """A workspace's ``ToolExecutor`` from outside: speaks to its sidecar over a unix socket or TCP.
 
-Calls that can be repeated safely are; waits in between are ``RETRY_WAITS_S``. What cannot be known is ``OutcomeUnknown``.
+Calls that can be repeated safely are, as ``Resilience`` says. What cannot be known is ``OutcomeUnknown``. Where call after
+call goes unanswered, the breaker opens: calls then fail at once, for a while.
 """
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import Callable
 
 from shadow.core.workspaces import Capabilities, Health
+from shadow.execution.sidecar_client.breaker import BreakerStatus
 from shadow.execution.sidecar_client.commands import CommandsClient
 from shadow.execution.sidecar_client.endpoint import Endpoint
 from shadow.execution.sidecar_client.files import FilesClient
 from shadow.execution.sidecar_client.git import GitClient
+from shadow.execution.sidecar_client.retries import Randomness, Resilience
 from shadow.execution.sidecar_client.terminals import TerminalsClient
 from shadow.execution.sidecar_client.transport import Sleep, Transport
 from shadow.execution.sidecar_client.trees import TreesClient
@@ -34,8 +38,13 @@ class SidecarClient(CommandsClient, FilesClient, GitClient, TerminalsClient, Tre
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         entropy: Callable[[int], bytes] = os.urandom,
+        resilience: Resilience | None = None,
+        randomness: Randomness = random.random,
     ) -> None:
-        super().__init__(Transport(endpoint, token=token, sleep=sleep), clock=clock, sleep=sleep, entropy=entropy)
+        transport = Transport(
+            endpoint, token=token, sleep=sleep, clock=clock, resilience=resilience, randomness=randomness
+        )
+        super().__init__(transport, clock=clock, sleep=sleep, entropy=entropy)
         self._capabilities = capabilities
         self._epoch = epoch
 
@@ -46,6 +55,11 @@ class SidecarClient(CommandsClient, FilesClient, GitClient, TerminalsClient, Tre
     @property
     def epoch(self) -> int:
         return self._epoch
+
+    @property
+    def breaker(self) -> BreakerStatus:
+        """For metrics: whether calls go through to this sidecar."""
+        return self.transport.breaker
 
     async def health(self) -> Health:
         reply = await self.send("GET", "/v1/health")

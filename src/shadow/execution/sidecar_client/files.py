@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from urllib.parse import unquote
 
-from shadow.core.errors import Broken, Rejected, Unavailable
+from shadow.core.errors import Broken, Rejected
 from shadow.core.files import (
     DEFAULT_LISTING_LIMIT,
     DEFAULT_READ_LIMIT_BYTES,
@@ -16,13 +16,11 @@ from shadow.core.files import (
 from shadow.core.ids import Operation
 from shadow.core.search import FileSearchResult, GrepQuery, GrepResult
 from shadow.execution.sidecar_client.bodies import BytesBody, StreamBody
+from shadow.execution.sidecar_client.contents import stream_file
 from shadow.execution.sidecar_client.sender import Sender
 from shadow.execution.sidecar_client.transport import (
     ANSWER_S,
     MAX_ANSWER_BYTES,
-    RETRY_WAITS_S,
-    CutOff,
-    NotSent,
     Reply,
     check_text,
 )
@@ -84,27 +82,8 @@ class FilesClient(Sender):
             raise Broken("The sidecar sent more of the file than was asked for.")
         return lines
 
-    async def stream_file(self, path: str, *, offset: int = 0, limit_bytes: int | None = None) -> AsyncGenerator[bytes]:
-        query = {"path": path, "offset": offset, "limit_bytes": limit_bytes}
-        received = 0
-        waits = iter(RETRY_WAITS_S)
-        while True:
-            try:
-                async with self.transport.stream("/v1/files", query, accept="application/octet-stream") as content:
-                    while part := await content.readany():
-                        received += len(part)
-                        if limit_bytes is not None and received > limit_bytes:
-                            raise Broken("The sidecar sent more of the file than was asked for.")
-                        yield part
-                    return
-            except (NotSent, CutOff, Unavailable) as error:
-                # Going on from an offset could mix two versions of the file: only a stream without a byte starts anew.
-                wait_s = next(waits, None) if received == 0 else None
-                if wait_s is None:
-                    if isinstance(error, Unavailable):
-                        raise
-                    raise Unavailable(f"Reading {path!a} broke off after {received} bytes: {error}.") from error
-            await self.sleep(wait_s)
+    def stream_file(self, path: str, *, offset: int = 0, limit_bytes: int | None = None) -> AsyncGenerator[bytes]:
+        return stream_file(self.transport, path, offset=offset, limit_bytes=limit_bytes, sleep=self.sleep)
 
     async def write_file(
         self,

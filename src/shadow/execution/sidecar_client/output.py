@@ -1,10 +1,11 @@
 """Reading a command's output: resumed by offset after any cut, without a hole, without an end to patience."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from shadow.core.commands import Gap, Output
-from shadow.core.errors import Broken, Unavailable
+from shadow.core.errors import Broken, LimitExceeded, Unavailable
 from shadow.core.ids import CommandId
+from shadow.execution.sidecar_client.answers import asked_wait_s
 from shadow.execution.sidecar_client.transport import CutOff, NotSent, Sleep, Transport
 from shadow.wire.commands import CommandMessage
 from shadow.wire.errors import decode_error
@@ -25,42 +26,56 @@ async def read_output(
     clock: Callable[[], float],
     sleep: Sleep,
 ) -> AsyncGenerator[Output | Gap]:
-    """Raises: Unavailable: no sidecar answered for ``NO_PROGRESS_S``; Broken: what it sends makes no sense."""
+    """Raises: Unavailable: no sidecar answered for ``NO_PROGRESS_S``, or the breaker is open; Broken: it makes no sense."""
+    path = f"/v1/commands/{command_id}/output"
     offset = after
     cuts = 0
     cut_at: float | None = None
-    while True:
-        try:
-            query = {"after": offset, "follow": follow}
-            async with transport.stream(f"/v1/commands/{command_id}/output", query, accept=MEDIA_TYPE) as content:
-                decoder = FrameDecoder()
-                while data := await content.readany():
-                    for piece in _decode(decoder, data):
-                        cut_at = None
-                        match piece:
-                            case Output() | Gap():
+    with transport.admitted():
+        while True:
+            try:
+                async with transport.stream(path, {"after": offset, "follow": follow}, accept=MEDIA_TYPE) as content:
+                    decoder = FrameDecoder()
+                    while data := await content.readany():
+                        for piece in _told(decoder, data):
+                            transport.answered()
+                            cut_at = None
+                            if isinstance(piece, End):
+                                _check_end(piece, offset, command_id)
+                                return
+                            if isinstance(piece, Output | Gap):
                                 offset = _follow_on(offset, piece)
                                 cuts = 0
                                 yield piece
-                            case End():
-                                _check_end(piece, offset, command_id)
-                                return
-                            case Failure():
-                                raise decode_error(piece.error)
-                            case Heartbeat():
-                                pass
-            reason: Exception = CutOff("the stream stopped")
-        except (NotSent, CutOff, Unavailable) as error:
-            reason = error
-        cut_at = clock() if cut_at is None else cut_at
-        if clock() - cut_at >= NO_PROGRESS_S:
-            raise Unavailable(
-                f"The output of {command_id} cannot be read on from offset {offset}: {reason}.",
-                mend="Read on from that offset later.",
-                details={"offset": offset},
-            ) from reason
-        await sleep(RESUME_WAITS_S[min(cuts, len(RESUME_WAITS_S) - 1)])
-        cuts += 1
+                reason: Exception = CutOff("the stream stopped")
+            except (NotSent, CutOff, Unavailable, LimitExceeded) as error:
+                if isinstance(error, LimitExceeded) and asked_wait_s(error) is None:
+                    raise
+                reason = error
+            cut_at = clock() if cut_at is None else cut_at
+            if clock() - cut_at >= NO_PROGRESS_S:
+                raise _given_up(command_id, offset, reason) from reason
+            await sleep(max(RESUME_WAITS_S[min(cuts, len(RESUME_WAITS_S) - 1)], _asked(reason)))
+            cuts += 1
+
+
+def _told(decoder: FrameDecoder, data: bytes) -> Iterator[Output | Gap | End | Heartbeat]:
+    for piece in _decode(decoder, data):
+        if isinstance(piece, Failure):
+            raise decode_error(piece.error)
+        yield piece
+
+
+def _given_up(command_id: CommandId, offset: int, reason: Exception) -> Unavailable:
+    return Unavailable(
+        f"The output of {command_id} cannot be read on from offset {offset}: {reason}.",
+        mend="Read on from that offset later.",
+        details={"offset": offset},
+    )
+
+
+def _asked(reason: Exception) -> float:
+    return min(asked_wait_s(reason) or 0.0, NO_PROGRESS_S)
 
 
 def _decode(decoder: FrameDecoder, data: bytes) -> "list[Piece]":

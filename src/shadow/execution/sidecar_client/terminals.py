@@ -117,10 +117,13 @@ class TerminalsClient(Sender):
             raise NotFound("There is no such command or terminal.")
         received = 0
         try:
-            async with self.transport.stream(f"/v1/{noun}/{source}/recording", {}, accept=RECORDING) as content:
-                while part := await content.readany():
-                    received += len(part)
-                    yield part
+            path = f"/v1/{noun}/{source}/recording"
+            with self.transport.admitted():
+                async with self.transport.stream(path, {}, accept=RECORDING) as content:
+                    while part := await content.readany():
+                        self.transport.answered()
+                        received += len(part)
+                        yield part
         except (NotSent, CutOff) as error:
             raise Unavailable(f"The recording broke off after {received} bytes: {error}.", mend="Ask again.") from error
 

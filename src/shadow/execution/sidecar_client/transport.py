@@ -2,8 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote
@@ -11,25 +13,37 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from shadow.core.errors import Broken, Denied, NotFound, OutcomeUnknown, PathRefused, ShadowError, Unavailable
+from shadow.core.errors import (
+    Broken,
+    Denied,
+    LimitExceeded,
+    NotFound,
+    OutcomeUnknown,
+    PathRefused,
+    ShadowError,
+    Unavailable,
+)
+from shadow.execution.sidecar_client.answers import asked_wait_s, read_body, read_refusal
 from shadow.execution.sidecar_client.bodies import SLICE_BYTES, Body, BytesBody
+from shadow.execution.sidecar_client.breaker import Breaker, BreakerStatus
 from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint
-from shadow.wire.errors import decode_error
+from shadow.execution.sidecar_client.retries import ANSWER_S, Randomness, Repeats, Resilience
 
-RETRY_WAITS_S = (0.05, 1.0, 2.0, 4.0)
 CONNECT_S = 5.0
-ANSWER_S = 60.0
 CLOSE_S = 0.3
 """How long a WebSocket that we close may take to say goodbye."""
 PING_S = 15.0
 """Between two pings on a WebSocket; half of it the answer may take."""
-SILENCE_S = 30.0
-"""How long a stream may bring nothing, not even a heartbeat (the sidecar sends one every 10 s)."""
+REPEATS_S = 30.0
+"""How much longer than one answer may take a call may take with its repeats."""
+SLOWEST_UPLOAD_BYTES_PER_S = 64 * 1024
+SILENCE_S = 25.0
+"""How long a stream may bring nothing, not even a heartbeat (the sidecar sends one every 10 s); less than what its reader has
+patience for, so that one silent connection is not the end."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """Of lists. What is read of JSON takes forty times as much memory, where somebody wants it to."""
 MAX_SINGLE_BYTES = 1024 * 1024
 """Of anything else but contents."""
-MAX_ERROR_BYTES = 4 * 1024 * 1024
 READ_BUFFER_BYTES = 512 * 1024
 MAX_CONNECTIONS = 512
 KEEP_ALIVE_S = 15.0
@@ -46,9 +60,12 @@ class NotSent(Exception):
 class CutOff(Exception):
     """The connection broke, or no answer came in time."""
 
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
-        super().__init__(message)
-        self.timed_out = timed_out
+
+class _SourceFailed(Exception):
+    """The source of a body raised: nothing that the sidecar did."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +79,18 @@ class Call:
     repeatable: bool = True
     """Whether a repeat is harmless once the call may have been seen."""
     answer_s: float = ANSWER_S
+    """How long one answer may take."""
+    deadline_s: float | None = None
+    """How long all attempts and the waits between them may take, without what the source of a streamed body takes; ``None``:
+    half a minute above ``answer_s``, and time for a large body."""
     limit_bytes: int = MAX_SINGLE_BYTES
+
+    @property
+    def total_s(self) -> float:
+        if self.deadline_s is not None:
+            return self.deadline_s
+        size = self.body.length if self.body is not None else None
+        return self.answer_s + REPEATS_S + (size or 0) / SLOWEST_UPLOAD_BYTES_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +100,27 @@ class Reply:
 
 
 class Transport:
-    def __init__(self, endpoint: Endpoint, *, token: str, sleep: Sleep, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        token: str,
+        sleep: Sleep,
+        clock: Callable[[], float] = time.monotonic,
+        resilience: Resilience | None = None,
+        randomness: Randomness = random.random,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        resilience = resilience or Resilience()
         self._endpoint = endpoint
         self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
         self._sleep = sleep
+        self._clock = clock
+        self._retries = resilience.retries
+        self._more_s = resilience.answer_s - ANSWER_S
+        """What an answer may take more or less than calls say, who say it for the default."""
+        self._breaker = Breaker(resilience.breaker)
+        self._randomness = randomness
         self._silence_s = silence_s
         self._session: aiohttp.ClientSession | None = None
         self._directory_fd: int | None = None
@@ -100,34 +145,91 @@ class Transport:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    @property
+    def breaker(self) -> BreakerStatus:
+        return self._breaker.status(self._clock())
+
+    @contextmanager
+    def admitted(self) -> Generator[None]:
+        """Around one call with its repeats, or one stream with its resumptions: what comes of it the breaker learns.
+
+        Raises: Unavailable: the breaker is open.
+        """
+        self._check_open()
+        ticket = self._breaker.admit(self._clock())
+        if ticket is None:
+            raise self._not_now()
+        try:
+            yield
+        except (Unavailable, OutcomeUnknown, Broken) as error:
+            # Nonsense that came with a 200 says nothing of other calls: a listing may just be too large.
+            if not isinstance(error, Broken) or "status" in error.details:
+                self._breaker.failed(ticket, self._clock())
+                error.details.update(_told(self.breaker))
+            raise
+        finally:
+            self._breaker.left(ticket)
+
+    def answered(self) -> None:
+        """Tell the breaker that somebody is there; ``call`` does it by itself, readers of streams when something came."""
+        self._breaker.answered()
+
+    def repeats(self, *, total_s: float) -> Repeats:
+        return Repeats(self._retries, until=self._clock() + total_s, randomness=self._randomness)
+
+    def wait_s(self, repeats: Repeats, reason: Exception) -> float | None:
+        """How long to wait after ``reason`` before a repeat; ``None``: there is none any more."""
+        return None if self._closed else repeats.wait_s(now=self._clock(), asked_s=asked_wait_s(reason) or 0.0)
+
     async def call(self, call: Call) -> Reply:
         """Raises: the sidecar's typed errors; Unavailable, OutcomeUnknown, Denied, Broken."""
-        self._check_open()
+        try:
+            with self.admitted():
+                reply = await self._repeated(call)
+                self.answered()
+                return reply
+        except _SourceFailed as failed:
+            raise failed.error from None
+
+    async def _repeated(self, call: Call) -> Reply:
+        repeats = self.repeats(total_s=call.total_s + (0 if call.deadline_s is not None else self._more_s))
         seen = False
-        reason: Exception = NotSent("not tried")
-        for wait_s in (*RETRY_WAITS_S, None):
+        while True:
             try:
-                return await self._attempt(call)
-            except NotSent as error:
+                return await self._attempt(call, left_s=repeats.until - self._clock())
+            except (NotSent, Unavailable) as error:
+                reason: Exception = error
+            except LimitExceeded as error:
+                if asked_wait_s(error) is None:
+                    raise
                 reason = error
             except (CutOff, OutcomeUnknown) as error:
                 reason = error
                 if call.body is not None and call.body.failure is not None:
-                    raise call.body.failure from None
+                    raise _SourceFailed(call.body.failure) from None
                 seen = seen or call.body is None or not call.body.incomplete
-                if not call.repeatable or (isinstance(error, CutOff) and error.timed_out):
+                if not call.repeatable:
                     break
-            except Unavailable as error:
-                reason = error
+            wait_s = self.wait_s(repeats, reason)
             if wait_s is None or not (call.body is None or call.body.can_be_sent_again):
                 break
             await self._sleep(wait_s)
+            if self._clock() >= repeats.until:
+                break
         raise self._failure(call, reason, seen=seen) from reason
 
     @asynccontextmanager
     async def stream(
         self, path: str, query: Mapping[str, QueryValue], *, accept: str
     ) -> AsyncGenerator[aiohttp.StreamReader]:
+        """As ``response``, for those who only read."""
+        async with self.response(path, query, accept=accept) as response:
+            yield response.content
+
+    @asynccontextmanager
+    async def response(
+        self, path: str, query: Mapping[str, QueryValue], *, accept: str
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """One attempt at an endless answer. Raises: NotSent, CutOff, the sidecar's typed errors, Broken."""
         session = self._open()
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._silence_s)
@@ -135,9 +237,9 @@ class Transport:
             async with session.get(
                 self._url(path, query), headers={"Accept": accept}, timeout=timeout, allow_redirects=False
             ) as response:
-                async with asyncio.timeout(ANSWER_S):
-                    await _check_status(response)
-                yield response.content
+                async with asyncio.timeout(ANSWER_S + self._more_s):
+                    await self._check_status(response)
+                yield response
 
     @asynccontextmanager
     async def websocket(
@@ -165,35 +267,63 @@ class Transport:
         if seen and call.mutates:
             if isinstance(reason, OutcomeUnknown):
                 return reason
+            operation = call.headers.get("Shadow-Operation")
             return OutcomeUnknown(
-                f"The sidecar did not answer whether it was done: {reason}.", mend="Look before you repeat it."
+                f"The sidecar did not answer whether it was done: {reason}.",
+                mend="Look before you repeat it; with the same operation id a repeat is answered with the first result."
+                if operation
+                else "Look before you repeat it.",
+                details={"operation": operation} if operation else None,
             )
-        if isinstance(reason, Unavailable):
+        if isinstance(reason, Unavailable | LimitExceeded):
             return reason
         return Unavailable(
             f"The workspace's sidecar cannot be reached: {reason}.", mend="Attach to the workspace again."
         )
 
-    async def _attempt(self, call: Call) -> Reply:
+    def _not_now(self) -> Unavailable:
+        status = self.breaker
+        when = "a call is trying it now" if status.retry_in_s is None else f"next try in {status.retry_in_s:.0f} s"
+        return Unavailable(
+            f"The workspace's sidecar did not answer {status.failures} calls in a row; {when}. This call was not sent.",
+            mend="Wait so long and call again, or attach to the workspace again.",
+            details=_told(status),
+        )
+
+    async def _attempt(self, call: Call, *, left_s: float) -> Reply:
         session = self._open()
         url = self._url(call.path, call.query)
         headers: Mapping[str, str] = call.headers
+        answer_s = call.answer_s + self._more_s
         with _Translated():
-            async with asyncio.timeout(call.answer_s) as deadline:
+            async with asyncio.timeout(min(answer_s, left_s)) as deadline:
                 data: object = None
                 body = call.body
                 if isinstance(body, BytesBody) and body.length <= SLICE_BYTES:
                     data = body.data
                 elif body is not None:
-                    data = body.pieces(deadline, answer_s=call.answer_s)
+                    data = body.pieces(deadline, answer_s=answer_s, left_s=left_s)
                     if body.length is not None:
                         headers = {**headers, "Content-Length": str(body.length)}
+                # Given up before the whole is: what was never connected was not sent.
+                connect = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_S, 0.9 * left_s))
                 async with session.request(
-                    call.method, url, data=data, headers=headers, allow_redirects=False
+                    call.method, url, data=data, headers=headers, timeout=connect, allow_redirects=False
                 ) as response:
-                    await _check_status(response)
-                    answer = await _read_body(response, limit_bytes=call.limit_bytes)
+                    await self._check_status(response)
+                    answer = await read_body(response, limit_bytes=call.limit_bytes)
                     return Reply(response.headers, answer)
+
+    async def _check_status(self, response: aiohttp.ClientResponse) -> None:
+        """Raises: what an answer other than 200 says."""
+        if response.status == 200:
+            return
+        if response.status < 400:
+            raise Broken(f"The sidecar answered with HTTP status {response.status}, which is never followed.")
+        error = await read_refusal(response)
+        if not isinstance(error, Unavailable | OutcomeUnknown | Broken):
+            self.answered()
+        raise error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -207,9 +337,9 @@ class Transport:
                 headers=self._headers,
                 skip_auto_headers=("User-Agent", "Accept"),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
                 auto_decompress=False,
                 read_bufsize=READ_BUFFER_BYTES,
+                middlewares=(_once,),
             )
         return self._session
 
@@ -278,7 +408,7 @@ class _Translated:
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
                 raise NotSent(str(error)) from error
             case TimeoutError():
-                raise CutOff("no answer in time", timed_out=True) from error
+                raise CutOff("no answer in time") from error
             case aiohttp.WSServerHandshakeError() if error.status in _NO_HANDSHAKE:
                 raise _NO_HANDSHAKE[error.status]("The sidecar refuses to connect a terminal.") from error
             case aiohttp.ClientResponseError():
@@ -289,25 +419,19 @@ class _Translated:
                 return
 
 
-async def _check_status(response: aiohttp.ClientResponse) -> None:
-    if response.status == 200:
-        return
-    if response.status < 400:
-        raise Broken(f"The sidecar answered with HTTP status {response.status}, which is never followed.")
-    body = await _read_body(response, limit_bytes=MAX_ERROR_BYTES)
-    raise decode_error(body, status=response.status)
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from repeating what was cut by itself, at once and uncounted."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise CutOff(f"the connection broke ({type(error).__name__})") from error
 
 
-async def _read_body(response: aiohttp.ClientResponse, *, limit_bytes: int) -> bytes:
-    if response.content_length is not None and response.content_length > limit_bytes:
-        raise Broken(
-            f"The sidecar announced an answer of {response.content_length} bytes; at most {limit_bytes} fit here."
-        )
-    parts: list[bytes] = []
-    size = 0
-    while part := await response.content.readany():
-        size += len(part)
-        if size > limit_bytes:
-            raise Broken(f"The sidecar's answer has more than {limit_bytes} bytes.")
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+def _told(status: BreakerStatus) -> dict[str, object]:
+    return {
+        "breaker": status.state.value,
+        "failures": status.failures,
+        "retry_in_s": None if status.retry_in_s is None else round(status.retry_in_s, 1),
+    }

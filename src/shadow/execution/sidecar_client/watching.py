@@ -9,6 +9,7 @@ from shadow.execution.sidecar_client.files import check_paths
 from shadow.execution.sidecar_client.output import NO_PROGRESS_S, RESUME_WAITS_S
 from shadow.execution.sidecar_client.sender import Sender
 from shadow.execution.sidecar_client.transport import CutOff, NotSent
+from shadow.execution.streams import closing
 from shadow.wire.errors import decode_error
 from shadow.wire.message import parse_answer, to_core
 from shadow.wire.watching import (
@@ -25,6 +26,12 @@ class WatchClient(Sender):
 
     async def watch(self, path: str = ".") -> AsyncGenerator[WatchEvent]:
         """Raises: Unavailable: no sidecar answered for ``NO_PROGRESS_S``."""
+        with self.transport.admitted():
+            async with closing(self._watched(path)) as events:
+                async for event in events:
+                    yield event
+
+    async def _watched(self, path: str) -> AsyncGenerator[WatchEvent]:
         begun = False
         cuts, cut_at = 0, None
         while True:
@@ -32,6 +39,7 @@ class WatchClient(Sender):
                 async with self.transport.stream("/v1/watch", {"path": path}, accept=MEDIA_TYPE) as content:
                     decoder = EventDecoder()
                     while data := await content.readany():
+                        self.transport.answered()
                         for event in _events(decoder, data):
                             cuts, cut_at = 0, None
                             if event is None:
