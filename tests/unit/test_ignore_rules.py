@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from shadow.execution.host.ignoring import decide, parse_patterns
 from shadow.execution.host.paths import WorkspacePaths
 from shadow.execution.host.threads import Stop
-from shadow.execution.host.watched_tree import Directory, WatchedTree
+from shadow.execution.host.watched_directory import Directory
+from shadow.execution.host.watched_tree import WatchedTree
 
 TOKENS = [
     b"a", b"b", b"ab", b"*", b"*",

@@ -30,7 +30,11 @@ class Watching:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileChanges:
-    """What changed within a short time, in order, each path and kind once."""
+    """What changed within a short time, in order; between two renames each path and kind once.
+
+    Whoever begins with what is there after ``Watching`` and follows it knows every name. Something may be told as created
+    that was told before: it was seen in a new directory, and by its own event.
+    """
 
     changes: tuple[FileChange, ...]
 

@@ -6,26 +6,20 @@ By descriptor, and never through a link. All methods of ``WatchedTree`` block an
 import errno
 import os
 import re
-import stat
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from shadow.core.errors import LimitExceeded
-from shadow.core.watching import ChangeKind, FileChange
+from shadow.core.watching import ChangeKind
 from shadow.execution.host import inotify
-from shadow.execution.host.ignoring import Pattern, decide, parse_patterns
+from shadow.execution.host.change_batch import Batch, Key
 from shadow.execution.host.inotify import Event, Inotify
-from shadow.execution.host.paths import Descent, WorkspacePaths, decode_path
+from shadow.execution.host.paths import Descent, WorkspacePaths
 from shadow.execution.host.threads import Stop
+from shadow.execution.host.watched_directory import Directory, entries_of, read_rules
 from shadow.execution.host.writing import is_temporary_name
 
-MAX_CHANGES = 2000
-MAX_CHANGES_BYTES = 256 * 1024
-"""Of the paths of one batch."""
 MAX_DIRECTORIES = 100_000
-MAX_RULES_BYTES = 256 * 1024
-"""A larger file of rules is not obeyed: too much is told then, not too little."""
 READS_AT_ONCE = 64
 
 _UNNAMED = re.compile(rb"#[0-9]+")
@@ -36,84 +30,17 @@ _GOES = inotify.DELETE | inotify.MOVED_FROM
 _WATCHED = _CONTENT | _COMES | _GOES
 
 
-class Batch:
-    """Changes within a short time, in order, each path and kind once; or the reason why they cannot be told."""
-
-    def __init__(self) -> None:
-        self._changes: dict[tuple[ChangeKind, str], FileChange] = {}
-        self._bytes = 0
-        self.missed: str | None = None
-
-    def __iter__(self) -> Iterator[FileChange]:
-        return iter(self._changes.values())
-
-    def add(self, kind: ChangeKind, path: str, *, is_directory: bool, source: str | None = None) -> None:
-        if self.missed or (kind is ChangeKind.MODIFIED and (ChangeKind.CREATED, path) in self._changes):
-            return
-        self._changes.pop((kind, path), None)  # the last time counts: a file may come, go, and come again
-        self._changes[kind, path] = FileChange(kind=kind, path=path, source=source, is_directory=is_directory)
-        self._bytes += len(path) + len(source or "")
-        if len(self._changes) > MAX_CHANGES or self._bytes > MAX_CHANGES_BYTES:
-            self.miss("too many changes at once")
-
-    def discard(self, kind: ChangeKind, path: str) -> None:
-        self._changes.pop((kind, path), None)
-
-    def miss(self, reason: str) -> None:
-        self._changes.clear()
-        self.missed = self.missed or reason
-
-
-@dataclass(slots=True, eq=False)
-class Directory:
-    """One on the way from the workspace's root."""
-
-    above: "Directory | None"
-    name: bytes
-    watch: int = -1
-    below: "dict[bytes, Directory]" = field(default_factory=dict)
-    rules: tuple[Pattern, ...] = ()
-    is_repository: bool = False
-    """Rules of what is above it do not hold in it."""
-    excluded: tuple[Pattern, ...] = ()
-    """A repository's own ``.git/info/exclude``."""
-
-    def path(self, name: bytes | None = None) -> str:
-        names = [] if name is None else [name]
-        at: Directory | None = self
-        while at is not None:
-            names.append(at.name)
-            at = at.above
-        return decode_path(b"/".join(name for name in reversed(names) if name))
-
-    def ignores(self, name: bytes, *, is_directory: bool) -> bool:
-        at: Directory | None = self
-        path = name
-        while at is not None:
-            verdict = decide(at.rules, path, is_directory=is_directory)
-            if verdict is not None:
-                return verdict
-            if at.is_repository:
-                return decide(at.excluded, path, is_directory=is_directory) is True
-            path = at.name + b"/" + path
-            at = at.above
-        return False
-
-    def all(self) -> "Iterator[Directory]":
-        waiting: list[Directory] = [self]
-        while waiting:
-            directory = waiting.pop()
-            yield directory
-            waiting.extend(directory.below.values())
-
-
 @dataclass(slots=True)
 class _Move:
     """The first half of a rename."""
 
-    source: str | None
+    left: Key | None
     """``None``: of a file that was only a means to write another."""
     directory: Directory | None
+
+
+class _Confused(Exception):
+    """Names are looked up later than what is told of them happened: they may stand for something else by then."""
 
 
 class WatchedTree:
@@ -124,6 +51,7 @@ class WatchedTree:
         self._base_fd = -1
         self.base = Directory(None, b"")
         """The directory that is watched; those above it are not."""
+        self._root = self.base
         self._directories: dict[int, Directory] = {}
         self._way: dict[int, bytes] = {}
         """Watches of the directories above the base, each with the name that leads on."""
@@ -175,8 +103,8 @@ class WatchedTree:
             if not read:
                 break
         self._settle()
-        if self._stale and not self.gone:
-            self._scan_again(stop)
+        if self._stale:
+            self.start_over(stop)
 
     def start_over(self, stop: Stop) -> None:
         """Forget what has happened, and look what is there now."""
@@ -204,6 +132,8 @@ class WatchedTree:
             return
         if event.mask & inotify.IGNORED:
             self._drop(directory)
+        elif (top := directory.top) is not self._root:
+            top.disturbed = True
         elif event.name == b".git":
             if event.mask & (_COMES | _GOES):
                 self._change_rules(batch)
@@ -230,13 +160,17 @@ class WatchedTree:
     def _tell(self, event: Event, directory: Directory, batch: Batch, stop: Stop) -> None:
         path, is_directory = directory.path(event.name), event.is_directory
         if event.mask & _GOES:
-            batch.add(ChangeKind.DELETED, path, is_directory=is_directory)
             child = directory.below.pop(event.name, None)
+            if child is not None:
+                child.above = None
             if event.mask & inotify.MOVED_FROM:
-                self._moves[event.cookie] = _Move(path, child)
+                left = batch.leave(path, event.cookie, is_directory=is_directory)
+                self._moves[event.cookie] = _Move(left, child)
+            else:
+                batch.add(ChangeKind.DELETED, path, is_directory=is_directory)
             return
         move = self._moves.pop(event.cookie, None) if event.mask & inotify.MOVED_TO else None
-        if event.mask & _CONTENT or (move is not None and move.source is None):
+        if event.mask & _CONTENT or (move is not None and move.left is None):
             batch.add(ChangeKind.MODIFIED, path, is_directory=is_directory)
             child = directory.below.get(event.name)
             if is_directory and (child is None or child.watch < 0):  # it may be readable now
@@ -245,13 +179,12 @@ class WatchedTree:
         if move is None:
             batch.add(ChangeKind.CREATED, path, is_directory=is_directory)
         else:
-            assert move.source is not None
-            batch.discard(ChangeKind.DELETED, move.source)
-            batch.add(ChangeKind.RENAMED, path, source=move.source, is_directory=is_directory)
+            assert move.left is not None
+            batch.arrive(move.left, path, is_directory=is_directory)
+            if move.directory is not None:
+                self._attach(move.directory, directory, event.name, batch)
         if is_directory:
-            self._enter(directory, event.name, stop, batch if move is None else None)
-            if move is not None and move.directory is not None:
-                self._forget(move.directory)
+            self._enter(directory, event.name, stop, batch, again=move is not None)
 
     def _settle(self) -> None:
         """What was moved and has not come anywhere has left."""
@@ -263,38 +196,57 @@ class WatchedTree:
     # What is watched
 
     def _drop(self, directory: Directory) -> None:
+        """Its watch is gone."""
         del self._directories[directory.watch]
-        above = directory.above
-        if above is not None and above.below.get(directory.name) is directory:
-            del above.below[directory.name]
+        directory.watch = -1
+        _detach(directory)
 
     def _forget(self, top: Directory) -> None:
-        """Of a subtree what nobody else has taken over."""
         for directory in top.all():
-            if self._directories.get(directory.watch) is directory:
-                del self._directories[directory.watch]
+            if self._directories.pop(directory.watch, None) is not None:
                 self._events.forget(directory.watch)
+                directory.watch = -1
 
-    def _enter(self, above: Directory, name: bytes, stop: Stop, batch: Batch | None) -> None:
-        directory = above.below[name] = Directory(above, name)
-        self._scan(directory, stop, batch)
+    def _enter(self, above: Directory, name: bytes, stop: Stop, batch: Batch, *, again: bool = False) -> None:
+        """Watch a directory that has come to be called so; with ``again`` also look through what is watched already."""
+        directory = above.below.get(name)
+        if directory is None:
+            directory = above.below[name] = Directory(above, name)
+        try:
+            self._scan(directory, stop, batch, again=again)
+        except _Confused:
+            self._lose_track(batch)
+
+    def _attach(self, directory: Directory, above: Directory, name: bytes, batch: Batch) -> None:
+        directory.above, directory.name = above, name
+        above.below[name] = directory
+        if directory.disturbed:
+            self._lose_track(batch)
+
+    def _lose_track(self, batch: Batch) -> None:
+        self._stale = True
+        batch.miss("directories were moved faster than they could be followed")
 
     def _scan_again(self, stop: Stop) -> None:
         self._stale = False
         old = self._directories
         self._directories = {}
         self.base.below.clear()
+        self.base.watch = -1
         self._scan(self.base, stop, None)
         for watch in old.keys() - self._directories.keys():
             self._events.forget(watch)
 
-    def _scan(self, top: Directory, stop: Stop, batch: Batch | None) -> None:
-        """Watch ``top`` and all below it; what is found goes to ``batch``. What is gone meanwhile tells so by itself."""
+    def _scan(self, top: Directory, stop: Stop, batch: Batch | None, *, again: bool = False) -> None:
+        """Watch ``top`` and all below it. What is in directories that were not watched before goes to ``batch``.
+
+        What is gone meanwhile tells so by itself. Raises: _Confused.
+        """
         descent = Descent(os.dup(self._base_fd))
         try:
             for name in self._names_to(top):
                 descent.enter(name)
-            levels = [self._look(top, descent, batch)]
+            levels = [self._look(top, descent, batch, again=again)]
             while levels:
                 stop.check()
                 if not levels[-1]:
@@ -305,7 +257,8 @@ class WatchedTree:
                 directory = levels[-1].pop()
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                     descent.enter(directory.name)
-                    levels.append(self._look(directory, descent, batch))
+                    levels.append([])  # so that it is left again, whatever comes of it
+                    levels[-1] = self._look(directory, descent, batch, again=again)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return
         finally:
@@ -332,24 +285,49 @@ class WatchedTree:
             directory = directory.above
         return names[::-1]
 
-    def _look(self, directory: Directory, descent: Descent, batch: Batch | None) -> list[Directory]:
+    def _look(self, directory: Directory, descent: Descent, batch: Batch | None, *, again: bool) -> list[Directory]:
         """Watch one directory, then see what is in it, so that nothing comes in between. Gives those to go on with."""
-        if len(self._directories) >= MAX_DIRECTORIES:
-            raise LimitExceeded(f"More than {MAX_DIRECTORIES} directories cannot be watched.", mend="Watch a part.")
-        directory.watch = self._add_watch(descent.fd, _WATCHED)
-        self._directories[directory.watch] = directory
-        entries = _entries(descent.fd)
-        _read_rules(directory, descent, has_git=any(name == b".git" for name, _ in entries))
+        new = self._watch(directory, descent.fd, takes_over=batch is None)
+        if not (new or again):
+            return []
+        entries = entries_of(descent.fd)
+        read_rules(directory, descent, has_git=any(name == b".git" for name, _ in entries))
         found: list[Directory] = []
         for name, is_directory in entries:
+            child = directory.below.get(name)
             if name == b".git" or is_temporary_name(name) or directory.ignores(name, is_directory=is_directory):
+                if child is not None:  # since it was renamed
+                    self._forget(directory.below.pop(name))
                 continue
-            if batch is not None:
+            if batch is not None and (new or (is_directory and child is None)):
                 batch.add(ChangeKind.CREATED, directory.path(name), is_directory=is_directory)
             if is_directory:
-                child = directory.below[name] = Directory(directory, name)
+                if child is None:
+                    child = directory.below[name] = Directory(directory, name)
                 found.append(child)
         return found
+
+    def _watch(self, directory: Directory, fd: int, *, takes_over: bool) -> bool:
+        """Whether it was not watched before.
+
+        Raises: _Confused: what is called so by now is not what the events that have been read so far speak of.
+        """
+        if len(self._directories) >= MAX_DIRECTORIES:
+            raise LimitExceeded(f"More than {MAX_DIRECTORIES} directories cannot be watched.", mend="Watch a part.")
+        watch = self._add_watch(fd, _WATCHED)
+        known = self._directories.get(watch)
+        if known is directory:
+            return False
+        if known is None and directory.watch >= 0:
+            self._events.forget(watch)
+            raise _Confused
+        if known is not None:
+            if not takes_over:
+                raise _Confused
+            _detach(known)
+        directory.watch = watch
+        self._directories[watch] = directory
+        return True
 
     def _add_watch(self, fd: int, mask: int) -> int:
         try:
@@ -368,51 +346,14 @@ class WatchedTree:
         try:
             for name in names:
                 self._way[self._add_watch(descent.fd, _GOES)] = name
-                _read_rules(self.base, descent, has_git=any(found == b".git" for found, _ in _entries(descent.fd)))
+                read_rules(self.base, descent, has_git=any(found == b".git" for found, _ in entries_of(descent.fd)))
                 descent.enter(name)
                 self.base = Directory(self.base, name)
         finally:
             descent.close()
 
 
-def _entries(directory: int) -> list[tuple[bytes, bool]]:
-    """Each name, and whether it is a directory."""
-    readable = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        with os.scandir(readable) as entries:
-            return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-    finally:
-        os.close(readable)
-
-
-def _read_rules(directory: Directory, descent: Descent, *, has_git: bool) -> None:
-    directory.rules = _read_patterns(descent.fd, b".gitignore")
-    directory.is_repository = has_git
-    directory.excluded = ()
-    if has_git:  # where it is a file, the repository is elsewhere, and so is what it excludes
-        depth = len(descent.names)
-        try:
-            for name in (b".git", b"info"):
-                descent.enter(name)
-            directory.excluded = _read_patterns(descent.fd, b"exclude")
-        except OSError:
-            pass  # there is none
-        while len(descent.names) > depth:
-            descent.leave()
-
-
-def _read_patterns(directory: int, name: bytes) -> tuple[Pattern, ...]:
-    """As git: not through a link. What cannot be read says nothing."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return ()
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_RULES_BYTES:
-            return ()
-        return parse_patterns(os.read(fd, MAX_RULES_BYTES))
-    except OSError:
-        return ()
-    finally:
-        os.close(fd)
+def _detach(directory: Directory) -> None:
+    above = directory.above
+    if above is not None and above.below.get(directory.name) is directory:
+        del above.below[directory.name]

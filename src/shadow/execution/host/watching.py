@@ -7,10 +7,11 @@ from pathlib import Path
 
 from shadow.core.errors import LimitExceeded
 from shadow.core.watching import ChangesMissed, FileChanges, Watching
+from shadow.execution.host.change_batch import Batch
 from shadow.execution.host.files import run_on
 from shadow.execution.host.paths import WorkspacePaths
 from shadow.execution.host.threads import Stop, in_thread
-from shadow.execution.host.watched_tree import Batch, WatchedTree
+from shadow.execution.host.watched_tree import WatchedTree
 from shadow.execution.interface import WatchEvent
 
 MAX_WATCHERS = 32
