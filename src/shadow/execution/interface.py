@@ -199,7 +199,10 @@ class ToolExecutor(ABC):
         """The directory ``path`` as an uncompressed tar stream (pax), names relative to it, sorted; bytes of each file as one
         version of it. Symlinks are links, never followed; sockets, pipes and devices are left out; numbers of owners are 0.
 
-        Raises: NotADirectory; Unsupported where ``capabilities.trees`` is false.
+        What vanishes meanwhile is left out. A stream that breaks off raises, and cannot be resumed. What comes was made in
+        the workspace: whoever unpacks it elsewhere must treat it as hostile.
+        Raises: NotADirectory; Denied: something may not be read; Conflict: a file became shorter while it was read;
+        LimitExceeded: above ``MAX_TREE_ENTRIES`` or ``MAX_TREE_BYTES``; Unsupported where ``capabilities.trees`` is false.
         """
 
     @abstractmethod
@@ -210,18 +213,22 @@ class ToolExecutor(ABC):
         by one, others stay. Each file is written as by ``write_file``; a failure leaves what came before it.
 
         Nothing is written outside ``path``: names that are absolute or hold ``..``, a path through a symlink, hard links to
-        what is not in the archive, devices and pipes are refused, as is what does not fit the header's size. Raises: Rejected
-        (what is wrong and where), LimitExceeded (entries, bytes, disk), Unsupported where ``capabilities.trees`` is false.
+        what is not in the archive, devices and pipes are refused, as is what does not fit the header's size. Hard links
+        become files of their own, a symlink that is there is itself replaced. Of modes the permission bits are kept; times
+        and owners are not. Raises: Rejected (what is wrong and where), LimitExceeded (entries, bytes, disk), AlreadyExists
+        (a directory in place of a link, something else in place of a directory), Unsupported where ``capabilities.trees``
+        is false.
         """
 
     @abstractmethod
     def watch(self, path: str = ".") -> AsyncIterator[WatchEvent]:
         """Changes of files below the directory ``path`` from now on, batched; first ``Watching``.
 
-        What ``.gitignore`` files name and ``.git`` itself are left out. Where changes cannot be told one by one (too many at
-        once, while a git operation of ours runs, after a disconnect) there is one ``ChangesMissed`` instead. Ends where
-        ``path`` is gone. Raises: NotADirectory; LimitExceeded: the host has no watches left; Unsupported where
-        ``capabilities.watching`` is false.
+        What ``.gitignore`` files (and a repository's ``info/exclude``) name, tracked or not, and ``.git`` itself are left out.
+        Where changes cannot be told one by one (too many at once, a ``.gitignore`` changed, while a git operation of ours
+        that changes something runs, after a disconnect) there is one ``ChangesMissed`` instead. Ends where ``path`` is gone.
+        Who does not ask for the next event holds nothing up and uses no memory. Raises: NotADirectory; LimitExceeded: the
+        host has no watches left, or there are too many; Unsupported where ``capabilities.watching`` is false.
         """
 
     # Search

@@ -58,7 +58,7 @@ class EventDecoder:
         self._add(rest)
 
     def _add(self, part: bytes) -> None:
-        self._size += len(part)
+        self._size += len(part) + 1  # with its line end
         if self._size > MAX_EVENT_BYTES:
             raise EventStreamError(f"an event has more than {MAX_EVENT_BYTES} bytes")
         self._line += part
