@@ -1,4 +1,7 @@
-"""Directory trees as tar streams: the asynchronous face of ``packing`` and ``unpacking``."""
+"""Directory trees as tar streams: the asynchronous face of ``packing`` and ``unpacking``.
+
+Those are loaded with the first tree: most workspaces never see one.
+"""
 
 from collections.abc import AsyncGenerator, AsyncIterable
 from pathlib import Path
@@ -6,10 +9,8 @@ from pathlib import Path
 from shadow.core.trees import TreeReceipt
 from shadow.execution.host.files import gathered, run_on
 from shadow.execution.host.moving import make_directory
-from shadow.execution.host.packing import Packing
 from shadow.execution.host.paths import LinklessPaths, WorkspacePaths
 from shadow.execution.host.threads import Stop, in_thread
-from shadow.execution.host.unpacking import Unpacking
 from shadow.execution.host.writing import PathLocks
 
 
@@ -22,6 +23,8 @@ class HostTrees:
         self._locks = locks
 
     async def download(self, path: str) -> AsyncGenerator[bytes]:
+        from shadow.execution.host.packing import Packing
+
         packing = Packing(self._paths, path)
         stop = Stop()
         try:
@@ -32,6 +35,8 @@ class HostTrees:
             await in_thread(None, packing.close)
 
     async def upload(self, path: str, tar: AsyncIterable[bytes]) -> TreeReceipt:
+        from shadow.execution.host.unpacking import Unpacking
+
         made = await run_on(path, None, make_directory, self._paths, path, create_parents=True)
         unpacking = Unpacking(self._linkless, self._locks, made.path)
         stop = Stop()

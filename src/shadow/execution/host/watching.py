@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shadow.core.errors import LimitExceeded
 from shadow.core.watching import ChangesMissed, FileChanges, Watching
-from shadow.execution.host.change_batch import Batch
 from shadow.execution.host.files import run_on
 from shadow.execution.host.paths import WorkspacePaths
 from shadow.execution.host.threads import Stop, in_thread
-from shadow.execution.host.watched_tree import WatchedTree
 from shadow.execution.interface import WatchEvent
+
+if TYPE_CHECKING:
+    from shadow.execution.host.change_batch import Batch
+    from shadow.execution.host.watched_tree import WatchedTree
 
 MAX_WATCHERS = 32
 QUIET_S = 0.05
@@ -49,6 +52,10 @@ class HostWatches:
                     wake.set()
 
     async def watch(self, path: str) -> AsyncGenerator[WatchEvent]:
+        # Loaded with the first watch: most workspaces never see one.
+        from shadow.execution.host.change_batch import Batch
+        from shadow.execution.host.watched_tree import WatchedTree
+
         if len(self._wakes) >= MAX_WATCHERS:
             raise LimitExceeded(f"There are {MAX_WATCHERS} watches already.", mend="End one of them.")
         tree, stop, wake = WatchedTree(self._paths, path), Stop(), asyncio.Event()
@@ -74,7 +81,7 @@ class HostWatches:
             self._wakes.discard(wake)
             await in_thread(None, tree.close)
 
-    async def _gather(self, path: str, tree: WatchedTree, batch: Batch, stop: Stop, wake: asyncio.Event) -> None:
+    async def _gather(self, path: str, tree: "WatchedTree", batch: "Batch", stop: Stop, wake: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         pauses = self._pauses
         await _readable(tree.fd, wake, None)
