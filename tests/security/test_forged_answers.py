@@ -12,13 +12,15 @@ import pytest
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import Broken, NotFound, OutcomeUnknown, ShadowError, Unavailable
 from shadow.core.git import GitPerson
-from shadow.core.ids import CommandId
+from shadow.core.ids import CommandId, TerminalId
 from shadow.core.search import GrepQuery
+from shadow.core.terminals import TerminalSize, TerminalSpec
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.sidecar_client.client import SidecarClient
 from tests.support.sidecars import CAPABILITIES, TOKEN, Waits, client, forged
 
 CMD = CommandId("cmd_1")
+TERM = TerminalId("term_0123456789abcdefghjk")
 AGENT = GitPerson(name="Agent", email="agent@example.org")
 SPEED = 500
 ANSWERED_WITHIN_S = 600.0
@@ -28,6 +30,11 @@ ANSWERED_WITHIN_S = 600.0
 async def drain(pieces: AsyncIterator[object]) -> None:
     async for _ in pieces:
         pass
+
+
+async def drain_terminal(one: SidecarClient) -> None:
+    async with one.attach_terminal(TERM) as attachment:
+        await drain(aiter(attachment))
 
 
 async def some_bytes() -> AsyncIterator[bytes]:
@@ -61,6 +68,16 @@ CALLS: Mapping[str, Callable[[SidecarClient], Awaitable[object]]] = {
     "write_stdin": lambda one: one.write_stdin(CMD, b"x", offset=0),
     "signal": lambda one: one.signal(CMD, 15),
     "kill": lambda one: one.kill(CMD),
+    "create_terminal": lambda one: one.create_terminal(TerminalSpec()),
+    "list_terminals": lambda one: one.list_terminals(),
+    "get_terminal": lambda one: one.get_terminal(TERM),
+    "attach_terminal": lambda one: drain_terminal(one),
+    "write_terminal": lambda one: one.write_terminal(TERM, b"x", writer="w", offset=0),
+    "resize_terminal": lambda one: one.resize_terminal(TERM, TerminalSize()),
+    "signal_terminal": lambda one: one.signal_terminal(TERM, 15),
+    "kill_terminal": lambda one: one.kill_terminal(TERM),
+    "close_terminal": lambda one: one.close_terminal(TERM),
+    "record": lambda one: drain(one.record(CMD)),
     "git_status": lambda one: one.git_status(),
     "git_diff": lambda one: one.git_diff(),
     "git_file_changes": lambda one: one.git_file_changes(),
@@ -70,9 +87,9 @@ CALLS: Mapping[str, Callable[[SidecarClient], Awaitable[object]]] = {
     "git_checkout": lambda one: one.git_checkout("b"),
     "git_commit": lambda one: one.git_commit("m", author=AGENT),
 }
-BODILESS = {"renew_lease", "delete"}
+BODILESS = {"renew_lease", "delete", "close_terminal"}
 """What succeeds with any body: nothing of it is read but whether it ends."""
-STREAMS = {"stream_file", "read_output", "download_tree", "watch"}
+STREAMS = {"stream_file", "read_output", "download_tree", "watch", "record", "attach_terminal"}
 PASSED_ON = {"download_tree"}
 """Bytes go on to the caller as they come, up to 64 GiB: its end shows whether it was a tree."""
 

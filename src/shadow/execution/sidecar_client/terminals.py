@@ -2,6 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import cast
+
+from pydantic_core import from_json
 
 from shadow.core.errors import Broken, NotFound, Unavailable
 from shadow.core.ids import CommandId, Operation, TerminalId, is_id, is_terminal_id
@@ -31,6 +34,8 @@ from shadow.wire.terminals import (
 )
 
 RECORDING = "application/octet-stream"
+MAX_RECORDING_BYTES = 64 * 1024 * 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 
 
 class TerminalsClient(Sender):
@@ -115,7 +120,7 @@ class TerminalsClient(Sender):
         noun = "terminals" if is_terminal_id(source) else "commands"
         if not is_id(source):
             raise NotFound("There is no such command or terminal.")
-        received = 0
+        received, head = 0, b""
         try:
             path = f"/v1/{noun}/{source}/recording"
             with self.transport.admitted():
@@ -123,7 +128,17 @@ class TerminalsClient(Sender):
                     while part := await content.readany():
                         self.transport.answered()
                         received += len(part)
+                        if received > MAX_RECORDING_BYTES:
+                            raise Broken(f"The sidecar sent a recording of more than {MAX_RECORDING_BYTES} bytes.")
+                        if received - len(part) == len(head):  # still in the first line
+                            head += part
+                            if b"\n" not in head and len(head) <= MAX_HEADER_BYTES:
+                                continue
+                            _check_recording(head)
+                            part, head = head, b""
                         yield part
+            if not received or head:
+                raise Broken("The sidecar ended a recording before it began.")
         except (NotSent, CutOff) as error:
             raise Unavailable(f"The recording broke off after {received} bytes: {error}.", mend="Ask again.") from error
 
@@ -150,6 +165,16 @@ def _path(terminal_id: TerminalId, rest: str | None = None) -> str:
     if not is_terminal_id(terminal_id):
         raise NotFound(f"There is no terminal {terminal_id!r} in this workspace.")
     return f"/v1/terminals/{terminal_id}/{rest}" if rest else f"/v1/terminals/{terminal_id}"
+
+
+def _check_recording(head: bytes) -> None:
+    """Raises: Broken: this is not how a recording begins."""
+    try:
+        header: object = from_json(head.partition(b"\n")[0])
+    except ValueError as error:
+        raise Broken("The sidecar sent something else than a recording.") from error
+    if not isinstance(header, dict) or cast("dict[str, object]", header).get("version") != 2:
+        raise Broken("The sidecar sent something else than a recording.")
 
 
 def _same(terminal_id: TerminalId, body: bytes) -> Terminal:
