@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from shadow.cli.copying import remote_part
 from shadow.cli.references import choose
-from shadow.cli.text import duration_s, printable, size, span
+from shadow.cli.text import duration_s, size, span
 from shadow.core.errors import Conflict, NotFound, Rejected
 from shadow.core.ids import WorkspaceId
 from shadow.core.workspaces import Isolation, WorkspaceState, WorkspaceStatus
+from shadow.terminal.neutral import printable
 
 
 @given(st.text(alphabet=st.characters()))

@@ -6,9 +6,9 @@ from shadow.bootstrap import open_tasks, start_logging
 from shadow.cli.example import CHECK, INSTRUCTION, example_repository, find_script
 from shadow.cli.outcome import DONE, FAILED, wants_colour
 from shadow.cli.run import RunArguments, run
-from shadow.cli.text import printable
 from shadow.core.events import WorkDelivered
 from shadow.settings import Settings, load_settings
+from shadow.terminal.neutral import printable
 
 
 async def show() -> int:

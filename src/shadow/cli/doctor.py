@@ -8,12 +8,12 @@ from shadow.bootstrap import make_manager, start_logging
 from shadow.cli.outcome import CANNOT_HERE, DONE, FAILED, print_json, wants_colour
 from shadow.cli.probes import PROBES
 from shadow.cli.rows import Row, Verdict, lack, ok, warn
-from shadow.cli.text import printable
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import ShadowError
 from shadow.core.workspaces import Isolation, Mode, WorkspaceSpec
 from shadow.execution.interface import WorkspaceManager
 from shadow.settings import Settings, load_settings
+from shadow.terminal.neutral import printable
 from shadow.testing.runner import Outcome, Report, run_checks
 from shadow.testing.runner import Verdict as CheckVerdict
 

@@ -7,10 +7,11 @@ from dataclasses import asdict
 from shadow.cli.opening import find
 from shadow.cli.outcome import DONE, print_json, say
 from shadow.cli.tables import print_table
-from shadow.cli.text import printable, size, span
+from shadow.cli.text import size, span
 from shadow.core.egress import EgressPolicy, EgressRule, parse_rules
 from shadow.core.egress_status import EgressEvent, EgressStatus, policy_to_json
 from shadow.core.errors import NotFound
+from shadow.terminal.neutral import printable
 
 
 async def egress(reference: str, *, allow: Sequence[str], remove: Sequence[str], nothing: bool, as_json: bool) -> int:

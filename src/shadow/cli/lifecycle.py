@@ -14,12 +14,13 @@ from shadow.cli.outcome import DONE, FAILED, WrongUsage, exit_code, print_json, 
 from shadow.cli.references import choose
 from shadow.cli.repositories import RepositoryOptions, create_with_repository
 from shadow.cli.tables import print_table
-from shadow.cli.text import printable, size, span
+from shadow.cli.text import size, span
 from shadow.core.commands import Command, Exited, Killed, LimitReached, Lost, Signalled, TimedOut
 from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import ShadowError
 from shadow.core.workspaces import Health, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
 from shadow.settings import load_settings
+from shadow.terminal.neutral import printable
 
 
 async def create(

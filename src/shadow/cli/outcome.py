@@ -9,8 +9,8 @@ from typing import NoReturn, cast
 
 import typer
 
-from shadow.cli.text import printable
 from shadow.core.errors import Broken, LimitExceeded, Rejected, SettingsRefused, ShadowError, Unsupported
+from shadow.terminal.neutral import printable
 
 STDOUT = 1
 

@@ -14,13 +14,13 @@ from shadow.bootstrap import Watcher, open_model, open_tasks, record_to, start_l
 from shadow.cli.opening import NO_WALL, seconds
 from shadow.cli.outcome import DONE, FAILED, INTERRUPTED, WrongUsage, say
 from shadow.cli.run_display import JsonLines, Lines, took
-from shadow.cli.text import printable
 from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import AlreadyExists, Denied
 from shadow.core.repositories import parse_repository
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.settings import load_settings
 from shadow.tasks.values import Deliver, RunOptions, RunReport
+from shadow.terminal.neutral import printable
 
 LIMIT_REACHED = 4
 SHOWN_CHANGES = 20

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, assert_never, cast
 
 from shadow.cli.outcome import wants_colour
-from shadow.cli.text import printable, span
+from shadow.cli.text import span
 from shadow.core.events import (
     CallAdded,
     CheckFinished,
@@ -31,6 +31,7 @@ from shadow.core.events import (
     WorkDelivered,
     WorkspaceAway,
 )
+from shadow.terminal.neutral import printable
 
 ARGUMENT_CHARS = 90
 OUTPUT_LINES = 12

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from shadow.cli.outcome import wants_colour
-from shadow.cli.text import printable
+from shadow.terminal.neutral import printable
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

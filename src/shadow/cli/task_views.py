@@ -10,12 +10,13 @@ from shadow.bootstrap import make_manager, start_logging
 from shadow.cli.outcome import DONE, print_json, say
 from shadow.cli.run_display import Lines
 from shadow.cli.tables import print_table
-from shadow.cli.text import printable, span
+from shadow.cli.text import span
 from shadow.core.errors import NotFound
 from shadow.core.events import Recorded, RunFinished, RunStarted, WorkDelivered
 from shadow.core.tasks import Task
 from shadow.db.store import open_store
 from shadow.settings import load_settings
+from shadow.terminal.neutral import printable
 
 MAX_SHOWN_DIFF_BYTES = 16 * 1024 * 1024
 

@@ -1,27 +1,10 @@
-"""Text for a terminal: hostile characters made harmless; sizes, spans of time and durations for people."""
+"""Sizes, spans of time and durations for people."""
 
 import re
 
 from shadow.core.errors import Rejected
 
-# Control characters (C0, DEL, C1), characters that reorder or hide text, and the surrogates that carry undecodable bytes.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
-
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, with what could steer a terminal or deceive a reader written as an escape."""
-    return _UNSAFE.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    point = ord(match[0])
-    if 0xDC80 <= point <= 0xDCFF:
-        return f"\\x{point - 0xDC00:02x}"  # the byte that surrogateescape stands for
-    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(match[0]) or (
-        f"\\x{point:02x}" if point < 256 else f"\\u{point:04x}"
-    )
 
 
 def size(count: int) -> str:
