@@ -11,7 +11,7 @@ from shadow.terminal.modes import Modes
 
 if TYPE_CHECKING:
     from avt._avt import Cell, Color, Line, Pen, Vt
-    from avt.terminal import Cursor
+    from avt._avt.terminal import Cursor
 
 _ATTRIBUTES = (
     ("bold", 1),
