@@ -2,7 +2,7 @@
 
 import pytest
 
-from shadow.cli.execution import telling_of_its_end
+from shadow.cli.watching_over import telling_of_its_end
 from shadow.core.errors import NotFound, OutcomeUnknown, Unavailable
 
 pytestmark = pytest.mark.anyio

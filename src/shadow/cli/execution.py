@@ -3,49 +3,36 @@
 import asyncio
 import base64
 import signal
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 
-import structlog
 import typer
 
-from shadow.cli.limits import LIMIT_NAMES
+from shadow.cli.endings import exit_code, explain
+from shadow.cli.live import Live
 from shadow.cli.opening import find, seconds, variables
-from shadow.cli.outcome import COMMAND_TIMED_OUT, EXEC_FAILED, LIMIT_REACHED, WrongUsage, print_json, say
-from shadow.cli.streams import BlockingThread, is_fed, read_some, write_all
-from shadow.cli.text import size
+from shadow.cli.outcome import WrongUsage, print_json, say
+from shadow.cli.streams import BlockingThread, is_fed, read_some
+from shadow.cli.watching_over import check_alive, telling_of_its_end, watch_over
 from shadow.core.commands import (
     Channel,
     Command,
     CommandSpec,
-    Ending,
-    Exited,
     Gap,
-    Killed,
-    LimitReached,
-    Lost,
     Output,
     Overflow,
-    Signalled,
     StdinMode,
-    TimedOut,
     check_spec,
     shell,
 )
-from shadow.core.errors import Conflict, OutcomeUnknown, Unavailable
+from shadow.core.errors import Conflict
 from shadow.core.ids import CommandId, WorkspaceId
-from shadow.core.workspaces import WorkspaceState, WorkspaceStatus
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 
 STDIN = 0
 GRACE_S = 2.0
 JSON_OUTPUT_BYTES = 1024 * 1024
-KEEP_ALIVE_S = 60.0
-LOOK_EVERY_S = 1.0
-ENDS_LOOK_S = 0.05
-ENDS_WITHIN_LOOKS = 40
 LOST_BECAUSE = "the disk of the workspace is full, or it was read too slowly"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -59,6 +46,7 @@ async def execute(
     env: Sequence[str],
     timeout: str | None,
     stdin: bool | None,
+    raw: bool,
     as_json: bool,
 ) -> int:
     if bool(argv) == (line is not None):
@@ -74,40 +62,18 @@ async def execute(
     )
     check_spec(spec)
     manager, workspace = await find(reference)
-    sink = Collected() if as_json else Live()
+    sink = Collected() if as_json else Live(raw=raw, lost_because=LOST_BECAUSE)
     async with await manager.attach(workspace.id) as executor:
         try:
             command, code = await run(manager, workspace.id, executor, spec, sink)
         finally:
             if isinstance(sink, Live):
-                sink.tell_lost()
+                await sink.finish()
     if isinstance(sink, Collected):
         print_json({"exit_code": code, "command": asdict(command)} | sink.document())
     else:
-        _explain(command)
+        explain(command)
     return code
-
-
-class Live:
-    """Output to our own stdout and stderr, as it is."""
-
-    def __init__(self) -> None:
-        self._thread = BlockingThread("output")
-        self._lost: Gap | None = None
-        """Gaps that follow each other, told as one when it ends."""
-
-    async def take(self, item: Output | Gap) -> None:
-        match item:
-            case Output(channel=channel, data=data):
-                self.tell_lost()
-                await self._thread.call(lambda: write_all(int(channel), data))
-            case Gap():
-                self._lost = replace(self._lost, end=item.end) if self._lost else item
-
-    def tell_lost(self) -> None:
-        if (lost := self._lost) is not None:
-            self._lost = None
-            say(f"shadow: {size(lost.end - lost.start)} of output were lost here: {LOST_BECAUSE}.", style="yellow")
 
 
 @dataclass
@@ -177,7 +143,7 @@ async def run(
         async with asyncio.TaskGroup() as tasks:
             output = tasks.create_task(_follow(manager, workspace_id, executor, command.id, sink))
             helpers = [
-                tasks.create_task(_watch_over(manager, workspace_id)),
+                tasks.create_task(watch_over(manager, workspace_id)),
                 tasks.create_task(_obey(signals, executor, command.id, output, tasks)),
             ]
             if spec.stdin is StdinMode.OPEN:
@@ -186,7 +152,7 @@ async def run(
             for helper in helpers:
                 helper.cancel()
         command = await executor.wait(command.id, timeout_s=GRACE_S)
-    return command, 128 + signals.first if signals.first else _exit_code(command.ending)
+    return command, 128 + signals.first if signals.first else exit_code(command.ending)
 
 
 async def _follow(
@@ -197,39 +163,13 @@ async def _follow(
     sink: Live | Collected,
 ) -> None:
     try:
-        async with telling_of_its_end(lambda: _check_alive(manager, workspace_id)):
+        async with telling_of_its_end(lambda: check_alive(manager, workspace_id)):
             async for item in executor.read_output(command_id):
                 await sink.take(item)
     except OSError:
         # Who read our output has gone, or cannot take it: the command ends, as a local one would.
         await executor.kill(command_id, grace_s=GRACE_S)
         raise
-
-
-@asynccontextmanager
-async def telling_of_its_end(check: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:
-    """An error of a workspace that has ended is that of ``check``, which says more than a connection that was refused.
-
-    ``check`` is asked for a while: the sidecar may tell of a dead holder before the kernel has taken everything down.
-    """
-    try:
-        yield
-    except (Unavailable, OutcomeUnknown):
-        for _ in range(ENDS_WITHIN_LOOKS):
-            await check()
-            await asyncio.sleep(ENDS_LOOK_S)
-        raise
-
-
-async def _check_alive(manager: WorkspaceManager, workspace_id: WorkspaceId) -> WorkspaceStatus:
-    """Raises: OutcomeUnknown, NotFound: the workspace ended, or was removed."""
-    status = await manager.status(workspace_id)
-    if status.state is WorkspaceState.STOPPED:
-        raise OutcomeUnknown(
-            "The workspace ended: nobody can know how the command did.",
-            mend="Its files and logs are kept; the next command starts it again.",
-        )
-    return status
 
 
 async def _obey(
@@ -258,7 +198,7 @@ async def _feed(
 ) -> None:
     thread, sent = BlockingThread("input"), 0
     try:
-        async with telling_of_its_end(lambda: _check_alive(manager, workspace_id)):
+        async with telling_of_its_end(lambda: check_alive(manager, workspace_id)):
             while True:
                 pending = await thread.call(lambda: read_some(STDIN))
                 at_end = not pending
@@ -270,48 +210,3 @@ async def _feed(
                     return
     except Conflict:
         return  # the command takes no more
-
-
-async def _watch_over(manager: WorkspaceManager, workspace_id: WorkspaceId) -> None:
-    """No lease ends under a running command, or lasts much longer for it; a workspace that ended is noticed at once."""
-    while True:
-        status = await _check_alive(manager, workspace_id)
-        if status.lease_expires_at is not None and status.lease_expires_at - time.time() < KEEP_ALIVE_S:
-            try:
-                await manager.renew(workspace_id, lease_s=2 * KEEP_ALIVE_S)
-            except (Unavailable, OutcomeUnknown) as error:
-                structlog.get_logger().warning("lease.renewal_failed", workspace_id=workspace_id, code=error.code)
-        await asyncio.sleep(LOOK_EVERY_S)
-
-
-def _exit_code(ending: Ending | None) -> int:
-    match ending:
-        case Exited(code=code):
-            return code
-        case Signalled(signal=number):
-            return 128 + number
-        case TimedOut():
-            return COMMAND_TIMED_OUT
-        case Killed():
-            return 128 + signal.SIGKILL
-        case LimitReached():
-            return LIMIT_REACHED
-        case Lost() | None:
-            return EXEC_FAILED
-
-
-def _explain(command: Command) -> None:
-    match command.ending:
-        case TimedOut(after_s=after_s):
-            say(f"shadow: the time was up after {after_s:g} s; the command's tree was ended.", style="yellow")
-        case LimitReached(limit=limit):
-            what = LIMIT_NAMES[limit]
-            say(f"shadow: the workspace's limit of {what} was reached; the command was ended.", style="yellow")
-        case Lost(reason=reason):
-            say(f"shadow: nobody can know how the command ended: {reason}", style="red")
-        case None:
-            say(f"shadow: command {command.id} still runs.", style="yellow")
-        case Exited() | Signalled() | Killed():
-            pass
-    if command.survivors:
-        say(f"shadow: processes that could not be ended: {', '.join(map(str, command.survivors))}", style="yellow")

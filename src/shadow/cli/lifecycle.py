@@ -8,14 +8,15 @@ from dataclasses import asdict
 import typer
 
 from shadow.cli import copying
-from shadow.cli.limits import LIMIT_NAMES, limits_of, shown_limits
+from shadow.cli.endings import state
+from shadow.cli.limits import limits_of, shown_limits
 from shadow.cli.opening import NO_WALL, find, manager_of, open_manager, seconds, variables
 from shadow.cli.outcome import DONE, FAILED, WrongUsage, exit_code, print_json, report, say
 from shadow.cli.references import choose
 from shadow.cli.repositories import RepositoryOptions, create_with_repository
 from shadow.cli.tables import print_table
 from shadow.cli.text import size, span
-from shadow.core.commands import Command, Exited, Killed, LimitReached, Lost, Signalled, TimedOut
+from shadow.core.commands import Command
 from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import ShadowError
 from shadow.core.workspaces import Health, Isolation, WorkspaceSpec, WorkspaceState, WorkspaceStatus
@@ -151,26 +152,10 @@ def _print_workspace(status: WorkspaceStatus, health: Health | None, commands: S
             print(f"{label:<10} {printable(value)}")
     if commands:
         print()
-        rows = [(c.id, _state(c), span(now - c.started_at) + " ago", " ".join(c.argv)[:200]) for c in commands[-20:]]
+        rows = [
+            (c.id, state(c.ending), span(now - c.started_at) + " ago", " ".join(c.argv)[:200]) for c in commands[-20:]
+        ]
         print_table(("COMMAND", "STATE", "STARTED", "ARGV"), rows)
-
-
-def _state(command: Command) -> str:
-    match command.ending:
-        case None:
-            return "running"
-        case Exited(code=code):
-            return f"exited {code}"
-        case Signalled(signal=number):
-            return f"signal {number}"
-        case TimedOut(after_s=after_s):
-            return f"timed out after {after_s:g} s"
-        case Killed():
-            return "killed"
-        case LimitReached(limit=limit):
-            return f"limit of {LIMIT_NAMES[limit]}"
-        case Lost():
-            return "lost"
 
 
 async def renew(reference: str, *, lease: str | None, as_json: bool) -> int:

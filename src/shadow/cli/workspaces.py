@@ -115,6 +115,9 @@ def execute(
         bool | None,
         typer.Option("--stdin/--no-stdin", help="Feed stdin to it. By default where stdin is a pipe or a file."),
     ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="On a terminal too: every byte, also what steers or deceives it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a command in a workspace; output is live, the exit code is the command's.
@@ -133,6 +136,7 @@ def execute(
             env=env or (),
             timeout=timeout,
             stdin=stdin,
+            raw=raw,
             as_json=as_json,
         ),
         as_json=as_json,
