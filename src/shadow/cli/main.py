@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from shadow.cli import tasks, workspaces
-from shadow.cli.outcome import INTERRUPTED, WRONG_USAGE, WrongUsage, finish, output_failed, print_json, report
+from shadow.cli.outcome import (
+    EXEC_FAILED,
+    INTERRUPTED,
+    WRONG_USAGE,
+    WrongUsage,
+    finish,
+    output_failed,
+    print_json,
+    report,
+)
 from shadow.cli.streams import fill_closed
 from shadow.version import __version__
 
@@ -114,6 +123,106 @@ def run(
         as_json=as_json,
     )
     finish(lambda: implementation.run(arguments), as_json=as_json)
+
+
+@app.command()
+def terminal(
+    reference: Annotated[str, typer.Argument(metavar="WORKSPACE", help="Id, unique beginning of an id, or name.")],
+    argv: Annotated[
+        list[str] | None, typer.Argument(metavar="-- PROGRAM…", help="What runs in a new one; bash by default.")
+    ] = None,
+    attach: Annotated[
+        str | None, typer.Option(metavar="TERMINAL", help="Come back to this one: an id, or a beginning of it.")
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help="Come back to the newest one that runs.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Only watch: no key reaches it, its size stays; Ctrl-C leaves too.")
+    ] = False,
+    detach_key: Annotated[
+        str, typer.Option(metavar="KEY", help="Leaves, and the program goes on: ctrl-a, ctrl-\\, …, or none.")
+    ] = "ctrl-]",
+    cwd: Annotated[
+        str | None, typer.Option(metavar="DIRECTORY", help="Where a new one starts, beneath the workspace's root.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable of a new one; repeatable.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the terminals.")] = False,
+    kill: Annotated[str | None, typer.Option(metavar="TERMINAL", help="End its tree; what it showed is kept.")] = None,
+    close: Annotated[str | None, typer.Option(metavar="TERMINAL", help="End its tree and forget it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Open a terminal in a workspace, or come back to one.
+
+    Ctrl-] detaches; the program goes on, and --last comes back to its screen. It lives on also when the connection breaks,
+    the sidecar dies or this command is killed. What it showed can be had with `shadow record`. The exit code is the
+    program's, 0 after detaching; 128+N if signal N ended it (or this command), 125 if Shadow failed.
+    """
+    from shadow.cli import terminals as implementation
+
+    arguments = implementation.TerminalArguments(
+        reference=reference,
+        argv=tuple(argv or ()),
+        cwd=cwd,
+        env=tuple(env or ()),
+        attach=attach,
+        last=last,
+        list=list_,
+        kill=kill,
+        close=close,
+        read_only=read_only,
+        detach_key=detach_key,
+        as_json=as_json,
+    )
+    finish(lambda: implementation.terminal(arguments), as_json=as_json, failed=EXEC_FAILED)
+
+
+@app.command()
+def logs(
+    reference: Annotated[str, typer.Argument(metavar="WORKSPACE", help="Id, unique beginning of an id, or name.")],
+    command: Annotated[
+        str | None,
+        typer.Argument(metavar="COMMAND", help="Id of a command, or a beginning of it; else all are listed."),
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help="The newest command.")] = False,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until the command ends.")] = True,
+    after: Annotated[int, typer.Option(metavar="OFFSET", min=0, help="Only what comes behind so many bytes.")] = 0,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="On a terminal too: every byte, also what steers or deceives it.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Each piece as one JSON object a line; the list as one document.")
+    ] = False,
+) -> None:
+    """Show what a command wrote and writes, also of an agent that runs (`shadow run`); or list the commands.
+
+    What it wrote to stderr goes to stderr. Goes on by itself after a disconnect; what the log no longer has is told. The exit
+    code is the command's if it has ended, as of `exec`; Ctrl-C leaves it running.
+    """
+    from shadow.cli import logs as implementation
+
+    finish(
+        lambda: implementation.logs(
+            reference, command, last=last, follow=follow, after=after, raw=raw, as_json=as_json
+        ),
+        as_json=as_json,
+        failed=EXEC_FAILED,
+    )
+
+
+@app.command()
+def record(
+    reference: Annotated[str, typer.Argument(metavar="WORKSPACE", help="Id, unique beginning of an id, or name.")],
+    source: Annotated[str, typer.Argument(metavar="ID", help="Of a command or terminal, or a beginning of it.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where it goes; by default stdout.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; with -o.")] = False,
+) -> None:
+    """Record what a terminal or command has shown so far, as an asciicast (version 2), which asciinema and others play."""
+    from shadow.cli import record as implementation
+
+    finish(lambda: implementation.record(reference, source, output=output, as_json=as_json), as_json=as_json)
 
 
 @app.command()

@@ -47,7 +47,7 @@ def _run(work: Callable[[], Coroutine[None, None, int]], *, as_json: bool, faile
         code = asyncio.run(work())
         sys.stdout.flush()
     except BaseException as raised:  # noqa: BLE001 - the last place that can say what happened
-        error = _first_cause(raised)
+        error = first_cause(raised)
     else:
         return code
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
@@ -74,7 +74,7 @@ def output_failed(error: OSError, *, failed: int = FAILED) -> int:
     return failed
 
 
-def _first_cause(raised: BaseException) -> BaseException:
+def first_cause(raised: BaseException) -> BaseException:
     """The error that counts in what a task group raised."""
     while isinstance(raised, BaseExceptionGroup):
         raised = cast("BaseExceptionGroup[BaseException]", raised).exceptions[0]

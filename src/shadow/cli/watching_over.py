@@ -55,3 +55,15 @@ async def watch_over(manager: WorkspaceManager, workspace_id: WorkspaceId, *, re
             except (Unavailable, OutcomeUnknown) as error:
                 structlog.get_logger().warning("lease.renewal_failed", workspace_id=workspace_id, code=error.code)
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+@asynccontextmanager
+async def watching_over(manager: WorkspaceManager, workspace_id: WorkspaceId, *, renew: bool) -> AsyncGenerator[None]:
+    """``watch_over`` for the length of a block, which an error of it ends; a workspace that ended is told as that."""
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(watch_over(manager, workspace_id, renew=renew))
+        try:
+            async with telling_of_its_end(lambda: check_alive(manager, workspace_id)):
+                yield
+        finally:
+            watch.cancel()

@@ -20,6 +20,7 @@ def record(described: Mapping[str, Any], directory: str) -> Iterator[bytes]:
         records = list(log.timeline())
         cast = Asciicast()
         yield cast.header(_first_size(records), started_at=described["started_at"], argv=described["argv"])
+        is_terminal = any(record.columns for record in records)
         offset = 0
         shown = _first_size(records)
         for index, record in enumerate(records):
@@ -34,7 +35,9 @@ def record(described: Mapping[str, Any], directory: str) -> Iterator[bytes]:
                     if isinstance(piece, Gap):
                         yield cast.marker(record.at_s, f"{piece.end - piece.start} bytes are no longer kept")
                     else:
-                        yield cast.output(record.at_s, piece.data)
+                        # A terminal would have begun a new line with each line feed: where there was none, we do.
+                        data = piece.data if is_terminal else piece.data.replace(b"\n", b"\r\n")
+                        yield cast.output(record.at_s, data)
         yield cast.finish()
 
 
