@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from shadow.core.ids import WorkspaceId
+from tests.support.git_servers import make_repository
 from tests.support.local_workspaces import holder_pid
 from tests.support.people import Person
 from tests.support.shadow_cli import DEADLINE_S, ShadowCli
@@ -387,3 +389,51 @@ def test_a_recording_goes_to_a_new_file_and_not_on_a_screen(cli: ShadowCli, id_:
     with Person(cli, "record", id_, command) as person:
         assert person.leaves() == 2
         assert b"Give -o FILE" in person.sent
+
+
+def test_what_an_agent_runs_is_seen_live_and_afterwards(cli: ShadowCli, tmp_path: Path):
+    source = make_repository(tmp_path / "project", {"a.txt": b"one\n"})
+    line = "for i in 1 2 3; do echo step $i; until [ -e go ]; do sleep 0.02; done; done; echo err >&2; exit 9"
+    steps: list[object] = [
+        {"calls": [{"tool": "run_terminal_cmd", "arguments": {"command": line, "timeout_s": 60}}]},
+        {"calls": [{"tool": "finish", "arguments": {"summary": "Did it.", "success": True}}]},
+    ]
+    script = tmp_path / "script.yaml"
+    script.write_text(yaml.safe_dump({"version": 1, "steps": steps}))
+    with cli.start("run", str(source), "x", "--model", f"scripted:{script}", "--deliver", "none") as run:
+        end = time.monotonic() + DEADLINE_S
+        while not (tasks := [t for t in cli.json("task", "list")["tasks"] if t["workspace_id"]]) or not (
+            commands := [c for c in cli.json("logs", tasks[0]["id"])["commands"] if "step" in c["argv"][-1]]
+        ):
+            assert time.monotonic() < end, "the agent runs nothing"
+        task = tasks[0]["id"]
+        with cli.start("logs", task, commands[-1]["id"], stderr=subprocess.STDOUT) as follower:
+            assert follower.stdout is not None
+            assert follower.stdout.readline() == b"step 1\n"
+            assert run.poll() is None
+            assert cli.run("workspace", "exec", tasks[0]["workspace_id"], "--", "touch", "go").returncode == 0
+            assert follower.stdout.read() == b"step 2\nstep 3\nerr\n"
+            assert follower.wait(DEADLINE_S) == 9
+        run.communicate(timeout=DEADLINE_S)
+        assert run.returncode == 0
+    assert cli.run("logs", task, commands[-1]["id"]).stdout == b"step 1\nstep 2\nstep 3\n"
+
+
+def test_leaving_under_a_flood_and_from_a_terminal_that_stands_still(cli: ShadowCli, id_: str):
+    flood = ("--", "bash", "-c", "while :; do printf '\\e[31m%0200d\\e[?1049h' 1; done")
+    with Person(cli, "terminal", id_, *flood) as person:
+        person.is_sent(b"\x1b[?1049h")
+        detached(person)
+        assert person.modes == person.modes_before
+        assert person.sent.rindex(b"\x1b[?1049l") > person.sent.rindex(b"\x1b[?1049h")
+    with Person(cli, "terminal", id_, "--last") as person:
+        person.is_sent(b"0001")
+        # Nobody takes what the terminal is sent: it stands still, and so does what would be told at the end.
+        person.signal(signal.SIGTERM)
+        end = time.monotonic() + DEADLINE_S
+        while person.modes != person.modes_before:
+            assert time.monotonic() < end, "the terminal was not given back"
+            time.sleep(0.02)
+        assert person.leaves() == 128 + signal.SIGTERM
+    (terminal,) = running(cli, id_)
+    cli.json("terminal", id_, "--close", terminal)

@@ -23,7 +23,7 @@ app = typer.Typer(
     name="shadow",
     help="Background coding agents in isolated workspaces, self-hosted.",
     epilog="Settings: docs/settings.md. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 this host cannot do it, "
-    "130 interrupted; `exec` ends with the code of its command.",
+    "130 interrupted; `exec`, `terminal` and `logs` end with the code of what they show.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: rich would double the time that it takes
 )
@@ -127,7 +127,9 @@ def run(
 
 @app.command()
 def terminal(
-    reference: Annotated[str, typer.Argument(metavar="WORKSPACE", help="Id, unique beginning of an id, or name.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="WORKSPACE", help="Id, beginning of it, name, or the id of a task.")
+    ],
     argv: Annotated[
         list[str] | None, typer.Argument(metavar="-- PROGRAM…", help="What runs in a new one; bash by default.")
     ] = None,
@@ -179,7 +181,9 @@ def terminal(
 
 @app.command()
 def logs(
-    reference: Annotated[str, typer.Argument(metavar="WORKSPACE", help="Id, unique beginning of an id, or name.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="WORKSPACE", help="Id, beginning of it, name, or the id of a task.")
+    ],
     command: Annotated[
         str | None,
         typer.Argument(metavar="COMMAND", help="Id of a command, or a beginning of it; else all are listed."),
@@ -212,7 +216,9 @@ def logs(
 
 @app.command()
 def record(
-    reference: Annotated[str, typer.Argument(metavar="WORKSPACE", help="Id, unique beginning of an id, or name.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="WORKSPACE", help="Id, beginning of it, name, or the id of a task.")
+    ],
     source: Annotated[str, typer.Argument(metavar="ID", help="Of a command or terminal, or a beginning of it.")],
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Where it goes; by default stdout.")

@@ -6,7 +6,7 @@ from shadow.bootstrap import make_manager, start_logging
 from shadow.cli.outcome import WrongUsage
 from shadow.cli.references import choose
 from shadow.cli.text import duration_s
-from shadow.core.errors import Rejected, Unsupported
+from shadow.core.errors import NotFound, Rejected, Unsupported
 from shadow.core.workspaces import Isolation, WorkspaceStatus
 from shadow.execution.interface import WorkspaceManager
 from shadow.settings import load_settings
@@ -54,10 +54,25 @@ def seconds(text: str | None, *, option: str) -> float | None:
 
 
 async def find(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
-    """The workspace that ``reference`` means, and a manager of its own isolation. Raises: NotFound, Conflict."""
+    """The workspace that ``reference`` means, and a manager of its own isolation. Raises: NotFound, Conflict.
+
+    ``task_…`` means the one that the task works in.
+    """
     manager = open_manager()
+    if reference.startswith("task_"):
+        reference = await _workspace_of_task(reference)
     status = choose(reference, await manager.list())
     return manager_of(status), status
+
+
+async def _workspace_of_task(reference: str) -> str:
+    from shadow.db.store import open_store  # not above: commands on workspaces do without
+
+    async with open_store(load_settings().data_dir) as store:
+        task = await store.task(reference)
+    if task.workspace_id is None:
+        raise NotFound(f"The task {task.id} has no workspace any more.", mend="`shadow task show` tells what was done.")
+    return task.workspace_id
 
 
 def manager_of(status: WorkspaceStatus) -> WorkspaceManager:
