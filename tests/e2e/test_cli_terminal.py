@@ -419,6 +419,22 @@ def test_what_an_agent_runs_is_seen_live_and_afterwards(cli: ShadowCli, tmp_path
     assert cli.run("logs", task, commands[-1]["id"]).stdout == b"step 1\nstep 2\nstep 3\n"
 
 
+def test_a_person_who_fell_behind_is_painted_the_screen(cli: ShadowCli, id_: str):
+    line = "stty -echo; echo ready; read -n 1; seq -f %015.0f 1000000; printf 'the e'; echo nd; read -n 1"
+    with Person(cli, "terminal", id_, "--", "bash", "-c", line) as person:
+        start = person.is_sent(b"ready")
+        person.type("x")
+        end = time.monotonic() + DEADLINE_S
+        while cli.json("terminal", id_, "--list")["terminals"][-1]["output_end"] < 16_000_000:
+            assert time.monotonic() < end, "the program is held back by who does not read"
+        person.sees("the end")
+        assert person.screen.text[-3:-1] == ["000000001000000", "the end"]
+        assert b"\x1b[H\x1b[2J" in person.sent[start:]
+        assert len(person.sent) < 14_000_000
+        person.type("x")
+        assert person.leaves() == 0
+
+
 def test_leaving_under_a_flood_and_from_a_terminal_that_stands_still(cli: ShadowCli, id_: str):
     flood = ("--", "bash", "-c", "while :; do printf '\\e[31m%0200d\\e[?1049h' 1; done")
     with Person(cli, "terminal", id_, *flood) as person:
