@@ -16,7 +16,7 @@ from shadow.core.commands import CommandSpec, shell
 from shadow.core.files import MAX_SEARCH_REPLACE_BYTES
 from shadow.core.ids import CommandId
 from shadow.execution.host.executor import HostExecutor, open_host
-from shadow.sidecar.requests import MAX_JSON_BYTES
+from shadow.wire.message import LARGE_BODY_BYTES
 from tests.support.sidecars import TOKEN, listen, serving
 from tests.support.waiting import until
 
@@ -115,7 +115,7 @@ async def test_a_request_that_makes_no_sense_is_rejected(http: aiohttp.ClientSes
 
 
 async def test_a_body_above_the_bound_is_refused_before_it_is_read(http: aiohttp.ClientSession) -> None:
-    headers = {"Content-Length": str(MAX_JSON_BYTES + 1)}
+    headers = {"Content-Length": str(LARGE_BODY_BYTES + 1)}
 
     async def never() -> AsyncGenerator[bytes]:
         yield b"{"
@@ -230,7 +230,7 @@ async def test_an_upload_that_breaks_off_leaves_the_old_file(
 
 
 async def test_a_replacement_may_be_large(http: aiohttp.ClientSession, executor: HostExecutor) -> None:
-    assert MAX_JSON_BYTES < MAX_SEARCH_REPLACE_BYTES  # documented: texts are bounded by the body, files are not
+    assert LARGE_BODY_BYTES < MAX_SEARCH_REPLACE_BYTES  # documented: texts are bounded by the body, files are not
     await executor.write_file("a", b"x" * 20_000_000 + b"$&")
     body = BytesIO(json.dumps({"path": "a", "old": "$&", "new": "y" * 10_000_000}).encode())
     async with http.post("/v1/files/replace", data=body) as response:

@@ -11,17 +11,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from shadow.core.commands import Gap
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, ShadowError
-from shadow.core.ids import TerminalId, is_id, is_terminal_id
-from shadow.core.terminals import (
-    DEFAULT_LAG_BYTES,
-    DEFAULT_SCROLLBACK_LINES,
-    MAX_SCROLLBACK_LINES,
-    TerminalEnded,
-    TerminalOutput,
-)
+from shadow.core.ids import TerminalId, is_terminal_id
+from shadow.core.terminals import TerminalEnded, TerminalOutput
 from shadow.execution.interface import TerminalAttachment, ToolExecutor
 from shadow.sidecar.holds import Holds, Stopping
-from shadow.sidecar.requests import Query
+from shadow.sidecar.requests import read_query
 from shadow.wire.errors import encode_error
 from shadow.wire.terminal_frames import (
     INPUT_WINDOW_BYTES,
@@ -36,7 +30,7 @@ from shadow.wire.terminal_frames import (
     encode,
     encode_event,
 )
-from shadow.wire.terminals import TerminalMessage
+from shadow.wire.terminals import AttachQuery, TerminalMessage
 
 GOING_AWAY = 1001
 DONE = 1000
@@ -66,20 +60,16 @@ class Attaching:
             await socket.close(DONE)
 
     async def _serve(self, socket: WebSocket) -> None:
-        query = Query(socket)
+        query = read_query(socket, AttachQuery)
         id_ = terminal_id(socket)
-        writer = query.optional("writer")
-        if writer is not None and not is_id(writer):
-            raise Rejected("A writer is named by an id: a-z, 0-9, _ and -, at most 64 characters.")
-        lag_bytes = query.integer("lag_bytes", DEFAULT_LAG_BYTES)
         async with self._executor.attach_terminal(
             id_,
-            after=query.optional_integer("after"),
-            snapshots=query.flag("snapshots", default=False),
-            scrollback_lines=query.integer("scrollback_lines", DEFAULT_SCROLLBACK_LINES, maximum=MAX_SCROLLBACK_LINES),
-            lag_bytes=lag_bytes or None,
+            after=query.after,
+            snapshots=query.snapshots,
+            scrollback_lines=query.scrollback_lines,
+            lag_bytes=query.lag_bytes or None,
         ) as attachment:
-            await _Session(self._executor, id_, socket, writer=writer).run(attachment)
+            await _Session(self._executor, id_, socket, writer=query.writer).run(attachment)
 
 
 class _Session:

@@ -3,31 +3,33 @@
 import asyncio
 
 from starlette.requests import Request
-from starlette.routing import Route
 
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import Rejected
 from shadow.execution.interface import ToolExecutor
 from shadow.sidecar.holds import Holds
-from shadow.sidecar.output import FrameEncoder, OutputStream, SseEncoder
-from shadow.sidecar.requests import Operations, Query, command_id, integer, read_body, read_message
+from shadow.sidecar.output import EVENTS, FrameEncoder, OutputStream, SseEncoder
+from shadow.sidecar.requests import Operations, command_id, integer, read_body, read_message, read_query
 from shadow.sidecar.responses import Answer, message_answer
+from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
 from shadow.wire.commands import (
     CommandListMessage,
     CommandMessage,
     CommandResultMessage,
     CommandSpecMessage,
     KillMessage,
+    OutputQuery,
     SignalMessage,
+    StartQuery,
     StdinMessage,
+    StdinQuery,
+    WaitQuery,
 )
 from shadow.wire.frames import MEDIA_TYPE
 from shadow.wire.message import to_core
 
 MAX_WAIT_S = 60.0
 STDIN_WAIT_S = 30.0
-DEFAULT_OUTPUT_LIMIT_BYTES = 1024 * 1024
-MAX_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
 MAX_STDIN_BYTES = 4 * 1024 * 1024
 
 
@@ -37,29 +39,86 @@ class CommandRoutes:
         self._operations = operations
         self._holds = holds
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> ApiRoutes:
         one = "/v1/commands/{command_id}"
         return [
-            Route("/v1/commands", self.start, methods=["POST"]),
-            Route("/v1/commands", self.list, methods=["GET"]),
-            Route(one, self.get, methods=["GET"]),
-            Route(f"{one}/wait", self.wait, methods=["GET"]),
-            Route(f"{one}/output", self.output, methods=["GET"]),
-            Route(f"{one}/stdin", self.write_stdin, methods=["POST"]),
-            Route(f"{one}/signal", self.signal, methods=["POST"]),
-            Route(f"{one}/kill", self.kill, methods=["POST"]),
+            ApiRoute(
+                "POST",
+                "/v1/commands",
+                self.start,
+                summary="Start a command; with `wait_s` also wait for its end and read its output.",
+                query=StartQuery,
+                body=CommandSpecMessage,
+                answer=(CommandMessage, CommandResultMessage),
+                operation=True,
+            ),
+            ApiRoute(
+                "GET",
+                "/v1/commands",
+                self.list,
+                summary="Commands that run and those that ended lately, oldest first.",
+                answer=CommandListMessage,
+            ),
+            ApiRoute("GET", one, self.get, summary="How a command stands.", answer=CommandMessage),
+            ApiRoute(
+                "GET",
+                f"{one}/wait",
+                self.wait,
+                summary="The command at its end, or as it stands after `timeout_s`.",
+                query=WaitQuery,
+                answer=CommandMessage,
+            ),
+            ApiRoute(
+                "GET",
+                f"{one}/output",
+                self.output,
+                summary="Its output from an offset on, as a stream that ends with the command as it stands.",
+                query=OutputQuery,
+                answer=Raw(about="Events or frames, as docs/sidecar.md says.", media_types=(EVENTS, MEDIA_TYPE)),
+                headers={"Last-Event-ID": "Of events: the offset to go on from; it outranks `after`."},
+            ),
+            ApiRoute(
+                "POST",
+                f"{one}/stdin",
+                self.write_stdin,
+                summary="Feed its stdin.",
+                query=StdinQuery,
+                body=Raw(about="What to feed.", max_bytes=MAX_STDIN_BYTES),
+                answer=StdinMessage,
+            ),
+            ApiRoute(
+                "POST",
+                f"{one}/signal",
+                self.signal,
+                summary="Send a signal to its process group.",
+                body=SignalMessage,
+                answer=CommandMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                f"{one}/kill",
+                self.kill,
+                summary="End its whole tree: SIGTERM, `grace_s` to comply, SIGKILL.",
+                body=KillMessage,
+                answer=CommandMessage,
+                operation=True,
+            ),
         ]
 
     async def start(self, request: Request) -> Answer:
-        query = Query(request)
-        wait_s = query.seconds("wait_s", maximum=MAX_WAIT_S)
-        limit = _output_limit(query)
+        query = read_query(request, StartQuery)
         spec = to_core(await read_message(request, CommandSpecMessage), CommandSpec)
         operation = self._operations.of(request)
-        if wait_s is None:
+        if query.wait_s is None:
             return message_answer(CommandMessage.of(await self._executor.start(spec, operation=operation)))
         async with self._holds.waiting(request.receive, mutates=True):
-            result = await self._executor.run(spec, wait_s=wait_s, output_limit_bytes=limit, operation=operation)
+            result = await self._executor.run(
+                spec,
+                wait_s=min(query.wait_s, MAX_WAIT_S),
+                output_limit_bytes=query.output_limit_bytes,
+                operation=operation,
+            )
         return message_answer(CommandResultMessage.of(result))
 
     async def list(self, request: Request) -> Answer:
@@ -70,16 +129,15 @@ class CommandRoutes:
         return message_answer(CommandMessage.of(await self._executor.get_command(command_id(request))))
 
     async def wait(self, request: Request) -> Answer:
-        timeout_s = Query(request).seconds("timeout_s", maximum=MAX_WAIT_S)
+        asked_s = read_query(request, WaitQuery).timeout_s
+        timeout_s = MAX_WAIT_S if asked_s is None else min(asked_s, MAX_WAIT_S)
         async with self._holds.waiting(request.receive, mutates=False):
-            command = await self._executor.wait(
-                command_id(request), timeout_s=MAX_WAIT_S if timeout_s is None else timeout_s
-            )
+            command = await self._executor.wait(command_id(request), timeout_s=timeout_s)
         return message_answer(CommandMessage.of(command))
 
     async def output(self, request: Request) -> OutputStream:
-        query = Query(request)
-        after = query.integer("after", 0)
+        query = read_query(request, OutputQuery)
+        after = query.after
         frames = MEDIA_TYPE in request.headers.get("accept", "")
         seen = request.headers.get("last-event-id")
         if seen and not frames:
@@ -91,23 +149,21 @@ class CommandRoutes:
             self._executor,
             command.id,
             after=after,
-            follow=query.flag("follow", default=True),
+            follow=query.follow,
             encoder=FrameEncoder() if frames else SseEncoder(),
             holds=self._holds,
         )
 
     async def write_stdin(self, request: Request) -> Answer:
-        query = Query(request)
-        id_ = command_id(request)
-        offset = query.optional_integer("offset")
-        close = query.flag("close", default=False)
+        query = read_query(request, StdinQuery)
+        id_, offset = command_id(request), query.offset
         data = await read_body(request, limit_bytes=MAX_STDIN_BYTES)
         # With an offset a cut is harmless: what was accepted is known, and a repeat skips it.
         limit_s = STDIN_WAIT_S if offset is not None else None
         async with self._holds.waiting(request.receive, mutates=True):
             try:
                 async with asyncio.timeout(limit_s):
-                    accepted = await self._executor.write_stdin(id_, data, offset=offset, close=close)
+                    accepted = await self._executor.write_stdin(id_, data, offset=offset, close=query.close)
             except TimeoutError:
                 command = await self._executor.get_command(id_)
                 return message_answer(StdinMessage(accepted=command.stdin_accepted, done=False))
@@ -124,7 +180,3 @@ class CommandRoutes:
         async with self._holds.waiting(request.receive, mutates=True):
             command = await self._executor.kill(id_, grace_s=asked.grace_s, operation=operation)
         return message_answer(CommandMessage.of(command))
-
-
-def _output_limit(query: Query) -> int:
-    return query.integer("output_limit_bytes", DEFAULT_OUTPUT_LIMIT_BYTES, maximum=MAX_OUTPUT_LIMIT_BYTES)

@@ -5,23 +5,28 @@ from contextlib import suppress
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.routing import Route
 
 from shadow.core.errors import ShadowError
-from shadow.core.files import DEFAULT_LISTING_LIMIT, DEFAULT_READ_LIMIT_BYTES
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.streams import closing
 from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import Operations, Query, content_length, integer, read_body, read_message, stream_body
+from shadow.sidecar.requests import Operations, content_length, read_body, read_message, read_query, stream_body
 from shadow.sidecar.responses import Answer, ByteStream, message_answer
+from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
 from shadow.wire.files import (
+    DeleteQuery,
     FileLinesMessage,
     FileStatMessage,
+    LinesQuery,
     ListingMessage,
+    ListQuery,
     MakeDirectoryMessage,
     MoveMessage,
+    ReadQuery,
     ReplacementMessage,
     ReplaceMessage,
+    StatQuery,
+    WriteQuery,
 )
 
 MAX_WHOLE_READ_BYTES = 512 * 1024
@@ -36,25 +41,99 @@ class FileRoutes:
         self._operations = operations
         self._holds = holds
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> ApiRoutes:
         return [
-            Route("/v1/files", self.read, methods=["GET"]),
-            Route("/v1/files", self.write, methods=["PUT"]),
-            Route("/v1/files", self.delete, methods=["DELETE"]),
-            Route("/v1/files/stat", self.stat, methods=["GET"]),
-            Route("/v1/files/lines", self.lines, methods=["GET"]),
-            Route("/v1/files/list", self.list, methods=["GET"]),
-            Route("/v1/files/replace", self.replace, methods=["POST"]),
-            Route("/v1/files/move", self.move, methods=["POST"]),
-            Route("/v1/files/directory", self.make_directory, methods=["POST"]),
+            ApiRoute(
+                "GET",
+                "/v1/files",
+                self.read,
+                summary="The bytes of a file, of one version of it.",
+                query=ReadQuery,
+                answer=Raw(
+                    about="The bytes.",
+                    headers={
+                        "Shadow-Path": "The file's path in the workspace, percent-encoded.",
+                        "Shadow-Offset": "Where the bytes begin.",
+                        "Shadow-Size-Bytes": "The file's size when it was opened, or just before.",
+                        "Shadow-Version": "Of the file, where it was asked for and is known.",
+                    },
+                ),
+            ),
+            ApiRoute(
+                "PUT",
+                "/v1/files",
+                self.write,
+                summary="Replace a file's content as a whole, or not at all.",
+                query=WriteQuery,
+                body=Raw(about="The whole content."),
+                answer=FileStatMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "DELETE",
+                "/v1/files",
+                self.delete,
+                summary="Remove a file, a symlink or an empty directory; with `recursive` a whole tree.",
+                query=DeleteQuery,
+                operation=True,
+            ),
+            ApiRoute(
+                "GET",
+                "/v1/files/stat",
+                self.stat,
+                summary="What a path names.",
+                query=StatQuery,
+                answer=FileStatMessage,
+            ),
+            ApiRoute(
+                "GET",
+                "/v1/files/lines",
+                self.lines,
+                summary="Lines of a file, by number.",
+                query=LinesQuery,
+                answer=FileLinesMessage,
+            ),
+            ApiRoute(
+                "GET",
+                "/v1/files/list",
+                self.list,
+                summary="What is in a directory, in pages.",
+                query=ListQuery,
+                answer=ListingMessage,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/files/replace",
+                self.replace,
+                summary="Replace the one occurrence of a text, literally.",
+                body=ReplaceMessage,
+                answer=ReplacementMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/files/move",
+                self.move,
+                summary="Rename.",
+                body=MoveMessage,
+                answer=FileStatMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/files/directory",
+                self.make_directory,
+                summary="Make a directory; one that is there already is fine.",
+                body=MakeDirectoryMessage,
+                answer=FileStatMessage,
+                operation=True,
+            ),
         ]
 
     async def read(self, request: Request) -> Answer | ByteStream:
-        query = Query(request)
-        path = query.text("path")
-        offset = query.integer("offset", 0)
-        limit = query.optional_integer("limit_bytes")
-        if query.flag("versioned", default=False):
+        query = read_query(request, ReadQuery)
+        path, offset, limit = query.path, query.offset, query.limit_bytes
+        if query.versioned:
             return await self._versioned(path, offset, limit)
         if limit is not None and limit <= MAX_WHOLE_READ_BYTES:
             content = await self._executor.read_file(path, offset=offset, limit_bytes=limit)
@@ -76,8 +155,7 @@ class FileRoutes:
         return ByteStream(_all(first, pieces), self._holds, headers=headers)
 
     async def write(self, request: Request) -> Answer:
-        query = Query(request)
-        mode = query.optional("mode")
+        query = read_query(request, WriteQuery)
         length = content_length(request)
         content: bytes | AsyncIterator[bytes]
         if length is not None and length <= MAX_WHOLE_WRITE_BYTES:
@@ -85,43 +163,39 @@ class FileRoutes:
         else:
             content = stream_body(request)
         stat = await self._executor.write_file(
-            query.text("path"),
+            query.path,
             content,
-            mode=integer(mode, what="The query parameter 'mode'", base=8) if mode is not None else None,
-            create_parents=query.flag("create_parents", default=True),
-            exclusive=query.flag("exclusive", default=False),
+            mode=int(query.mode, 8) if query.mode is not None else None,
+            create_parents=query.create_parents,
+            exclusive=query.exclusive,
             operation=self._operations.of(request),
         )
         return message_answer(FileStatMessage.of(stat))
 
     async def delete(self, request: Request) -> Answer:
-        query = Query(request)
-        recursive = query.flag("recursive", default=False)
-        await self._executor.delete(query.text("path"), recursive=recursive, operation=self._operations.of(request))
+        query = read_query(request, DeleteQuery)
+        await self._executor.delete(query.path, recursive=query.recursive, operation=self._operations.of(request))
         return Answer(b"{}")
 
     async def stat(self, request: Request) -> Answer:
-        query = Query(request)
-        stat = await self._executor.stat(query.text("path"), follow=query.flag("follow", default=True))
+        query = read_query(request, StatQuery)
+        stat = await self._executor.stat(query.path, follow=query.follow)
         return message_answer(FileStatMessage.of(stat))
 
     async def lines(self, request: Request) -> Answer:
-        query = Query(request)
+        query = read_query(request, LinesQuery)
         lines = await self._executor.read_lines(
-            query.text("path"),
-            first=query.integer("first", 1, minimum=-(2**63)),
-            last=query.optional_integer("last", minimum=-(2**63)),
-            limit_bytes=query.integer("limit_bytes", DEFAULT_READ_LIMIT_BYTES, maximum=DEFAULT_READ_LIMIT_BYTES),
+            query.path, first=query.first, last=query.last, limit_bytes=query.limit_bytes
         )
         return message_answer(FileLinesMessage.of(lines))
 
     async def list(self, request: Request) -> Answer:
-        query = Query(request)
+        query = read_query(request, ListQuery)
         listing = await self._executor.list_directory(
-            query.text("path", "."),
-            recursive=query.flag("recursive", default=False),
-            after=query.optional("after"),
-            limit=min(query.integer("limit", DEFAULT_LISTING_LIMIT), MAX_LISTING_ENTRIES),
+            query.path,
+            recursive=query.recursive,
+            after=query.after,
+            limit=min(query.limit, MAX_LISTING_ENTRIES),
         )
         return message_answer(ListingMessage.of(listing))
 

@@ -1,13 +1,13 @@
 """Routes of git: parse, one call, answer. All are POST, since names and paths may be any bytes."""
 
 from starlette.requests import Request
-from starlette.routing import Route
 
 from shadow.core.git import GitPerson
 from shadow.execution.interface import ToolExecutor
 from shadow.sidecar.holds import Holds
 from shadow.sidecar.requests import Operations, read_message
 from shadow.sidecar.responses import Answer, message_answer
+from shadow.sidecar.routes import ApiRoute, ApiRoutes
 from shadow.wire.git import (
     GitBranchesMessage,
     GitBranchesRequest,
@@ -33,16 +33,75 @@ class GitRoutes:
         self._operations = operations
         self._holds = holds
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> ApiRoutes:
         return [
-            Route("/v1/git/status", self.status, methods=["POST"]),
-            Route("/v1/git/diff", self.diff, methods=["POST"]),
-            Route("/v1/git/changes", self.file_changes, methods=["POST"]),
-            Route("/v1/git/log", self.log, methods=["POST"]),
-            Route("/v1/git/branches", self.branches, methods=["POST"]),
-            Route("/v1/git/branch", self.create_branch, methods=["POST"]),
-            Route("/v1/git/checkout", self.checkout, methods=["POST"]),
-            Route("/v1/git/commit", self.commit, methods=["POST"]),
+            ApiRoute(
+                "POST",
+                "/v1/git/status",
+                self.status,
+                summary="Where HEAD is and what differs from it.",
+                body=GitStatusRequest,
+                answer=GitStatusMessage,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/diff",
+                self.diff,
+                summary="The work tree against a base, as a patch.",
+                body=GitDiffRequest,
+                answer=GitDiffMessage,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/changes",
+                self.file_changes,
+                summary="What the diff says, per file.",
+                body=GitFileChangesRequest,
+                answer=GitFileChangesMessage,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/log",
+                self.log,
+                summary="Commits, newest first.",
+                body=GitLogRequest,
+                answer=GitLogMessage,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/branches",
+                self.branches,
+                summary="Local and remote-tracking branches.",
+                body=GitBranchesRequest,
+                answer=GitBranchesMessage,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/branch",
+                self.create_branch,
+                summary="Make a branch.",
+                body=GitCreateBranchRequest,
+                answer=GitHeadMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/checkout",
+                self.checkout,
+                summary="Go to a local branch or, detached, to a commit.",
+                body=GitCheckoutRequest,
+                answer=GitHeadMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/commit",
+                self.commit,
+                summary="Commit everything, or exactly some paths.",
+                body=GitCommitRequest,
+                answer=GitHeadMessage,
+                operation=True,
+            ),
         ]
 
     async def status(self, request: Request) -> Answer:

@@ -20,6 +20,7 @@ from shadow.wire.commands import CommandMessage, GapMessage
 from shadow.wire.errors import encode_error
 from shadow.wire.frames import MEDIA_TYPE, FrameKind, encode_frame, encode_output
 
+EVENTS = "text/event-stream"
 HEARTBEAT_S = 10.0
 BEATS_BEFORE_STALLED = 6
 """After how many beats without taking anything a reader is given up."""
@@ -61,7 +62,7 @@ class FrameEncoder(OutputEncoder):
 class SseEncoder(OutputEncoder):
     """``id`` is the offset after the event, which a browser sends back as Last-Event-ID."""
 
-    media_type = b"text/event-stream"
+    media_type = EVENTS.encode()
 
     def item(self, item: Output | Gap) -> bytes:
         if isinstance(item, Gap):

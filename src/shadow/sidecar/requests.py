@@ -8,76 +8,28 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from shadow.core.errors import LimitExceeded, NotFound, Rejected, Unavailable
 from shadow.core.ids import CommandId, Operation, OperationId, is_id, make_id
-from shadow.wire.message import M, parse_request
+from shadow.wire.message import M, parse_query, parse_request
 
-MAX_JSON_BYTES = 32 * 1024 * 1024
+MAX_QUERY_FIELDS = 50
 MAX_EPOCH = 2**63 - 1
 
 Entropy = Callable[[int], bytes]
 
 
-class Query:
-    """The parameters of a query string; percent-encoded bytes that are not UTF-8 come as ``surrogateescape``."""
-
-    def __init__(self, request: HTTPConnection) -> None:
-        raw = request.scope["query_string"].decode("ascii", "surrogateescape")
-        try:
-            pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape", max_num_fields=50)
-        except ValueError as error:
-            raise Rejected("The query string cannot be understood.") from error
-        self._values = dict(pairs)
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self._values.get(name, default)
-        if value is None:
-            raise Rejected(f"The query parameter {name!r} is missing.")
-        return value
-
-    def optional(self, name: str) -> str | None:
-        return self._values.get(name)
-
-    def integer(self, name: str, default: int, *, minimum: int = 0, maximum: int = 2**63 - 1) -> int:
-        value = self.optional_integer(name, minimum=minimum, maximum=maximum)
-        return default if value is None else value
-
-    def optional_integer(self, name: str, *, minimum: int = 0, maximum: int = 2**63 - 1) -> int | None:
-        value = self._values.get(name)
-        if value is None:
-            return None
-        number = integer(value, what=f"The query parameter {name!r}")
-        if not minimum <= number <= maximum:
-            raise Rejected(f"The query parameter {name!r} must lie between {minimum} and {maximum}, not {number}.")
-        return number
-
-    def seconds(self, name: str, *, maximum: float) -> float | None:
-        """Longer waits are cut to ``maximum``: whoever asks asks again."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        try:
-            number = float(value)
-        except ValueError as error:
-            raise Rejected(f"The query parameter {name!r} must be a number of seconds.") from error
-        if not number >= 0:
-            raise Rejected(f"The query parameter {name!r} must be 0 or more.")
-        return min(number, maximum)
-
-    def flag(self, name: str, *, default: bool) -> bool:
-        value = self._values.get(name)
-        if value is None:
-            return default
-        if value not in ("0", "1", "true", "false", ""):
-            raise Rejected(f"The query parameter {name!r} must be true or false.")
-        return value in ("1", "true", "")
+def read_query(request: HTTPConnection, kind: type[M]) -> M:
+    """Percent-encoded bytes that are not UTF-8 come as ``surrogateescape``. Raises: Rejected."""
+    raw = request.scope["query_string"].decode("ascii", "surrogateescape")
+    try:
+        pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape", max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError as error:
+        raise Rejected("The query string cannot be understood.") from error
+    return parse_query(kind, dict(pairs))
 
 
-def integer(text: str, *, what: str, base: int = 10) -> int:
+def integer(text: str, *, what: str) -> int:
     if len(text) <= 20 and text.isascii() and text.removeprefix("-").isdecimal():
-        try:
-            return int(text, base)
-        except ValueError:
-            pass  # a digit that the base does not have
-    raise Rejected(f"{what} must be a whole number{' in octal' if base == 8 else ''}.")
+        return int(text)
+    raise Rejected(f"{what} must be a whole number.")
 
 
 def content_length(request: Request) -> int | None:
@@ -111,7 +63,7 @@ async def stream_body(request: Request) -> AsyncIterator[bytes]:
 
 
 async def read_message(request: Request, kind: type[M]) -> M:
-    return parse_request(kind, await read_body(request, limit_bytes=MAX_JSON_BYTES))
+    return parse_request(kind, await read_body(request, limit_bytes=kind.body_limit_bytes))
 
 
 def command_id(request: Request) -> CommandId:

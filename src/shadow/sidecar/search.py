@@ -1,15 +1,15 @@
 """Routes of searches: parse, one call, answer."""
 
 from starlette.requests import Request
-from starlette.routing import Route
 
 from shadow.core.search import GrepQuery
 from shadow.execution.interface import ToolExecutor
 from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import Query, read_message
+from shadow.sidecar.requests import read_message, read_query
 from shadow.sidecar.responses import Answer, message_answer
+from shadow.sidecar.routes import ApiRoute, ApiRoutes
 from shadow.wire.message import to_core
-from shadow.wire.search import FileSearchResultMessage, GrepQueryMessage, GrepResultMessage
+from shadow.wire.search import FileSearchResultMessage, GrepQueryMessage, GrepResultMessage, SearchFilesQuery
 
 MAX_FILE_MATCHES = 10_000
 
@@ -19,10 +19,24 @@ class SearchRoutes:
         self._executor = executor
         self._holds = holds
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> ApiRoutes:
         return [
-            Route("/v1/search/grep", self.grep, methods=["POST"]),
-            Route("/v1/search/files", self.files, methods=["GET"]),
+            ApiRoute(
+                "POST",
+                "/v1/search/grep",
+                self.grep,
+                summary="Lines that match a pattern; none is no error.",
+                body=GrepQueryMessage,
+                answer=GrepResultMessage,
+            ),
+            ApiRoute(
+                "GET",
+                "/v1/search/files",
+                self.files,
+                summary="Paths that hold the characters of a query in order, best first.",
+                query=SearchFilesQuery,
+                answer=FileSearchResultMessage,
+            ),
         ]
 
     async def grep(self, request: Request) -> Answer:
@@ -31,8 +45,8 @@ class SearchRoutes:
             return message_answer(GrepResultMessage.of(await self._executor.grep(asked)))
 
     async def files(self, request: Request) -> Answer:
-        query = Query(request)
-        limit = min(query.integer("limit", 50), MAX_FILE_MATCHES)
+        query = read_query(request, SearchFilesQuery)
+        limit = min(query.limit, MAX_FILE_MATCHES)
         async with self._holds.waiting(request.receive, mutates=False):
-            found = await self._executor.search_files(query.text("query"), path=query.text("path", "."), limit=limit)
+            found = await self._executor.search_files(query.query, path=query.path, limit=limit)
         return message_answer(FileSearchResultMessage.of(found))

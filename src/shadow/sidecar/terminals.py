@@ -1,7 +1,6 @@
 """Routes of terminals: parse, one call, answer. Attaching is in ``attaching.py``."""
 
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from shadow.core.errors import NotFound
 from shadow.core.ids import CommandId, TerminalId, is_id
@@ -9,18 +8,23 @@ from shadow.core.terminals import TerminalSize, TerminalSpec
 from shadow.execution.interface import ToolExecutor
 from shadow.sidecar.attaching import Attaching, terminal_id
 from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import Operations, Query, read_body, read_message
+from shadow.sidecar.requests import Operations, read_body, read_message, read_query
 from shadow.sidecar.responses import Answer, ByteStream, message_answer
+from shadow.sidecar.routes import ApiRoute, ApiRoutes, ApiSocket, Raw
 from shadow.wire.commands import KillMessage, SignalMessage
 from shadow.wire.message import to_core
 from shadow.wire.terminal_frames import INPUT_WINDOW_BYTES
 from shadow.wire.terminals import (
+    AttachQuery,
     TerminalListMessage,
     TerminalMessage,
     TerminalSizeMessage,
     TerminalSpecMessage,
     TypedMessage,
+    TypeQuery,
 )
+
+CAST = Raw(about="One JSON value a line.", media_types=("application/x-asciicast",))
 
 
 class TerminalRoutes:
@@ -29,20 +33,96 @@ class TerminalRoutes:
         self._operations = operations
         self._holds = holds
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> ApiRoutes:
         one = "/v1/terminals/{terminal_id}"
         return [
-            Route("/v1/terminals", self.create, methods=["POST"]),
-            Route("/v1/terminals", self.list, methods=["GET"]),
-            Route(one, self.get, methods=["GET"]),
-            Route(f"{one}/input", self.write, methods=["POST"]),
-            Route(f"{one}/resize", self.resize, methods=["POST"]),
-            Route(f"{one}/signal", self.signal, methods=["POST"]),
-            Route(f"{one}/kill", self.kill, methods=["POST"]),
-            Route(f"{one}/close", self.close, methods=["POST"]),
-            Route(f"{one}/recording", self.record, methods=["GET"]),
-            Route("/v1/commands/{command_id}/recording", self.record_command, methods=["GET"]),
-            WebSocketRoute(f"{one}/attach", Attaching(self._executor, self._holds)),
+            ApiRoute(
+                "POST",
+                "/v1/terminals",
+                self.create,
+                summary="Start a program on a PTY.",
+                body=TerminalSpecMessage,
+                answer=TerminalMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "GET",
+                "/v1/terminals",
+                self.list,
+                summary="Those that run and those that ended and were not closed, oldest first.",
+                answer=TerminalListMessage,
+            ),
+            ApiRoute(
+                "GET",
+                one,
+                self.get,
+                summary="How a terminal stands.",
+                answer=TerminalMessage,
+            ),
+            ApiRoute(
+                "POST",
+                f"{one}/input",
+                self.write,
+                summary="Type, without being attached.",
+                query=TypeQuery,
+                body=Raw(about="What to type.", max_bytes=INPUT_WINDOW_BYTES),
+                answer=TypedMessage,
+            ),
+            ApiRoute(
+                "POST",
+                f"{one}/resize",
+                self.resize,
+                summary="Set its size; the foreground program gets SIGWINCH.",
+                body=TerminalSizeMessage,
+                answer=TerminalMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                f"{one}/signal",
+                self.signal,
+                summary="Send a signal to its foreground process group.",
+                body=SignalMessage,
+                answer=TerminalMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                f"{one}/kill",
+                self.kill,
+                summary="End its whole tree; what it showed is kept.",
+                body=KillMessage,
+                answer=TerminalMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                f"{one}/close",
+                self.close,
+                summary="End it, and forget it with all that it showed.",
+                body=KillMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "GET",
+                f"{one}/recording",
+                self.record,
+                summary="What it has shown so far, as asciicast v2.",
+                answer=CAST,
+            ),
+            ApiRoute(
+                "GET",
+                "/v1/commands/{command_id}/recording",
+                self.record_command,
+                summary="What a command has written so far, as asciicast v2.",
+                answer=CAST,
+            ),
+            ApiSocket(
+                f"{one}/attach",
+                Attaching(self._executor, self._holds),
+                summary="A WebSocket that shows the terminal and types into it.",
+                query=AttachQuery,
+            ),
         ]
 
     async def create(self, request: Request) -> Answer:
@@ -58,11 +138,10 @@ class TerminalRoutes:
         return message_answer(TerminalMessage.of(await self._executor.get_terminal(terminal_id(request))))
 
     async def write(self, request: Request) -> Answer:
-        query, id_ = Query(request), terminal_id(request)
-        writer, offset = query.text("writer"), query.integer("offset", 0)
+        query, id_ = read_query(request, TypeQuery), terminal_id(request)
         data = await read_body(request, limit_bytes=INPUT_WINDOW_BYTES)
         async with self._holds.waiting(request.receive, mutates=True):
-            accepted = await self._executor.write_terminal(id_, data, writer=writer, offset=offset)
+            accepted = await self._executor.write_terminal(id_, data, writer=query.writer, offset=query.offset)
         return message_answer(TypedMessage(accepted=accepted))
 
     async def resize(self, request: Request) -> Answer:

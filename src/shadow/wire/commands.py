@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, PlainSerializer, PlainValidator, Tag
+from pydantic import Discriminator, Field, PlainSerializer, PlainValidator, Tag, WithJsonSchema
 
 from shadow.core.commands import (
     DEFAULT_LOG_LIMIT_BYTES,
@@ -21,10 +21,10 @@ from shadow.core.commands import (
     StdinMode,
     TimedOut,
 )
-from shadow.core.ids import CommandId, is_id
+from shadow.core.ids import ID_PATTERN, CommandId, is_id
 from shadow.core.limits import LimitKind
-from shadow.wire.message import Message
-from shadow.wire.values import Blob, Environment, FsPath, Items, Offset, OsText
+from shadow.wire.message import LARGE_BODY_BYTES, Message
+from shadow.wire.values import Blob, Environment, FsPath, Items, Offset, OsText, WaitSeconds
 
 
 def _command_id(value: object) -> CommandId:
@@ -47,11 +47,18 @@ def _channel_json(value: Channel) -> str:
     return "stdout" if value is Channel.STDOUT else "stderr"
 
 
-WireCommandId = Annotated[CommandId, PlainValidator(_command_id)]
-WireChannel = Annotated[Channel, PlainValidator(_channel), PlainSerializer(_channel_json, when_used="json")]
+WireCommandId = Annotated[
+    CommandId, PlainValidator(_command_id), WithJsonSchema({"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"})
+]
+WireChannel = Annotated[
+    Channel,
+    PlainValidator(_channel),
+    PlainSerializer(_channel_json, when_used="json"),
+    WithJsonSchema({"enum": ["stdout", "stderr"]}),
+]
 
 
-class CommandSpecMessage(Message, core=CommandSpec):
+class CommandSpecMessage(Message, core=CommandSpec, body_limit_bytes=LARGE_BODY_BYTES):
     argv: Items[OsText]
     cwd: FsPath = "."
     env: Environment = Field(default_factory=dict)
@@ -142,6 +149,34 @@ class CommandResultMessage(Message, core=CommandResult):
             Annotated[OutputMessage, Tag("output")] | Annotated[GapMessage, Tag("gap")], Discriminator(_piece_kind)
         ]
     ]
+
+
+MAX_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class StartQuery(Message):
+    wait_s: WaitSeconds | None = None
+    """Wait so long for the end and answer with the output too; longer waits are cut to 60."""
+    output_limit_bytes: int = Field(default=1024 * 1024, ge=0, le=MAX_OUTPUT_LIMIT_BYTES)
+    """Of output in the answer; of more the middle is left out."""
+
+
+class WaitQuery(Message):
+    timeout_s: WaitSeconds | None = None
+    """Longer waits are cut to 60, which is also the default."""
+
+
+class OutputQuery(Message):
+    after: Offset = 0
+    follow: bool = True
+    """Go on until the command has ended, instead of stopping at what is there now."""
+
+
+class StdinQuery(Message):
+    offset: Offset | None = None
+    """Where the body begins in the whole of stdin: what was accepted already is skipped, so that a repeat is safe."""
+    close: bool = False
+    """Close stdin after it."""
 
 
 class StdinMessage(Message):

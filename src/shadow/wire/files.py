@@ -1,10 +1,69 @@
 """Files on the wire. Contents travel as raw bodies; these are the rest."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from shadow.core.files import FileKind, FileLines, FileStat, Listing, Replacement
-from shadow.wire.message import Message
-from shadow.wire.values import FsPath, Items, Offset, OsText, TextBytes
+from shadow.core.files import (
+    DEFAULT_LISTING_LIMIT,
+    DEFAULT_READ_LIMIT_BYTES,
+    FileKind,
+    FileLines,
+    FileStat,
+    Listing,
+    Replacement,
+)
+from shadow.wire.message import LARGE_BODY_BYTES, Message
+from shadow.wire.values import FsPath, Items, Offset, OsText, QueryText, TextBytes
+
+LineNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+class PathQuery(Message):
+    path: QueryText
+
+
+class ReadQuery(PathQuery):
+    offset: Offset = 0
+    limit_bytes: Offset | None = None
+    """At most so many bytes; without it, up to the end."""
+    versioned: bool = False
+    """Say by ``Shadow-Version`` which version of the file the bytes are of, so that a reader can go on after a cut."""
+
+
+class WriteQuery(PathQuery):
+    mode: Annotated[str, Field(pattern=r"^[0-7]{1,4}$")] | None = None
+    """Permission bits in octal; without it those of the file that is there, or the usual ones."""
+    create_parents: bool = True
+    exclusive: bool = False
+    """Refuse where something is there."""
+
+
+class DeleteQuery(PathQuery):
+    recursive: bool = False
+
+
+class StatQuery(PathQuery):
+    follow: bool = True
+    """What a symlink leads to, instead of the symlink."""
+
+
+class LinesQuery(PathQuery):
+    first: LineNumber = 1
+    """1-based."""
+    last: LineNumber | None = None
+    """Included."""
+    limit_bytes: int = Field(default=DEFAULT_READ_LIMIT_BYTES, ge=0, le=DEFAULT_READ_LIMIT_BYTES)
+
+
+class ListQuery(Message):
+    path: QueryText = "."
+    recursive: bool = False
+    after: QueryText | None = None
+    """``next_after`` of the page before."""
+    limit: Offset = DEFAULT_LISTING_LIMIT
+    """Entries a page; cut to 100,000."""
+
 
 MAX_VERSION_CHARS = 200
 
@@ -34,7 +93,7 @@ class ListingMessage(Message, core=Listing):
     next_after: FsPath | None
 
 
-class ReplaceMessage(Message):
+class ReplaceMessage(Message, body_limit_bytes=LARGE_BODY_BYTES):
     path: FsPath
     old: OsText
     new: OsText

@@ -22,7 +22,7 @@ from shadow.core.git import (
     GitStatus,
     GitStatusEntry,
 )
-from shadow.wire.message import Message
+from shadow.wire.message import LARGE_BODY_BYTES, Message
 from shadow.wire.values import FsPath, Items, OsText, TextBytes
 
 CommitId = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
@@ -118,7 +118,7 @@ class GitStatusRequest(GitRequest):
     limit: int = DEFAULT_GIT_LIMIT
 
 
-class GitDiffRequest(GitRequest):
+class GitDiffRequest(GitRequest, body_limit_bytes=LARGE_BODY_BYTES):
     base: OsText | None = "HEAD"
     merge_base: bool = False
     paths: Items[FsPath] = ()
@@ -153,7 +153,7 @@ class GitCheckoutRequest(GitRequest):
     revision: OsText
 
 
-class GitCommitRequest(GitRequest):
+class GitCommitRequest(GitRequest, body_limit_bytes=LARGE_BODY_BYTES):
     message: OsText
     author: GitPersonMessage | None = None
     co_authors: Items[GitPersonMessage] = ()

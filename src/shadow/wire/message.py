@@ -4,7 +4,7 @@
 its counterpart with ``class X(Message, core=Class)``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, Self, TypeVar, cast
 
@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from shadow.core.errors import Broken, Rejected
+
+LARGE_BODY_BYTES = 32 * 1024 * 1024
+"""For requests that carry many paths, arguments or whole texts."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Message")
@@ -25,10 +28,14 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True, allow_inf_nan=False, defer_build=True)
 
     core: ClassVar[type | None] = None
+    body_limit_bytes: ClassVar[int] = 1024 * 1024
+    """How large it may be as the body of a request."""
 
-    def __init_subclass__(cls, *, core: type | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, core: type | None = None, body_limit_bytes: int | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.core = core
+        if body_limit_bytes is not None:
+            cls.body_limit_bytes = body_limit_bytes
 
     @classmethod
     def of(cls, value: object) -> Self:
@@ -76,9 +83,17 @@ def _faults(error: ValidationError) -> str:
 def parse_request(kind: type[M], body: bytes) -> M:
     """Raises: Rejected: with what is wrong and where."""
     try:
-        return kind.model_validate_json(body)
+        return kind.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise Rejected(f"The request cannot be understood: {_faults(error)}.") from error
+
+
+def parse_query(kind: type[M], values: Mapping[str, str]) -> M:
+    """Raises: Rejected: with what is wrong and where."""
+    try:
+        return kind.model_validate_strings(values)
+    except ValidationError as error:
+        raise Rejected(f"The query cannot be understood: {_faults(error)}.") from error
 
 
 def parse_answer(kind: type[M], body: bytes) -> M:

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from shadow.core.search import FileMatch, FileSearchResult, GrepLine, GrepQuery, GrepResult
 from shadow.wire.message import Message
-from shadow.wire.values import FsPath, Items, OsText, TextBytes
+from shadow.wire.values import FsPath, Items, Offset, OsText, QueryText, TextBytes
 
 
 class GrepQueryMessage(Message, core=GrepQuery):
@@ -33,6 +33,13 @@ class GrepResultMessage(Message, core=GrepResult):
     lines: Items[GrepLineMessage]
     truncated: str | None
     errors: Items[OsText] = ()
+
+
+class SearchFilesQuery(Message):
+    query: QueryText
+    path: QueryText = "."
+    limit: Offset = 50
+    """Cut to 10,000."""
 
 
 class FileMatchMessage(Message, core=FileMatch):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import FailFast, Field, PlainSerializer, PlainValidator
+from pydantic import FailFast, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 T = TypeVar("T")
 
@@ -84,25 +84,58 @@ def _environment_json(value: Mapping[str, str]) -> object:
     return {name: _os_text_json(content) for name, content in value.items()}
 
 
-FsPath = Annotated[str, PlainValidator(_os_text), PlainSerializer(_os_text_json, when_used="json")]
+_BASE64 = {"type": "string", "contentEncoding": "base64"}
+_TAGGED = {"type": "object", "properties": {"b64": _BASE64}, "required": ["b64"]}
+_TEXT_OR_TAGGED = {"anyOf": [{"type": "string"}, _TAGGED]}
+
+FsPath = Annotated[
+    str,
+    PlainValidator(_os_text),
+    PlainSerializer(_os_text_json, when_used="json"),
+    WithJsonSchema(_TEXT_OR_TAGGED),
+]
 """A path."""
 
 OsText = FsPath
 """Any other text that the operating system sees as bytes: an argument, what to look for."""
 
-TextBytes = Annotated[bytes, PlainValidator(_text_bytes), PlainSerializer(_text_bytes_json, when_used="json")]
+QueryText = Annotated[str, PlainValidator(_os_text), WithJsonSchema({"type": "string"})]
+"""Such text as a query string carries it, in percent-encoded bytes."""
+
+TextBytes = Annotated[
+    bytes,
+    PlainValidator(_text_bytes),
+    PlainSerializer(_text_bytes_json, when_used="json"),
+    WithJsonSchema(_TEXT_OR_TAGGED),
+]
 """Bytes that most often are UTF-8: then a plain string in JSON."""
 
-Blob = Annotated[bytes, PlainValidator(_blob), PlainSerializer(_blob_json, when_used="json")]
+Blob = Annotated[bytes, PlainValidator(_blob), PlainSerializer(_blob_json, when_used="json"), WithJsonSchema(_BASE64)]
 """Bytes of any kind: always base64 in JSON."""
 
 Environment = Annotated[
-    Mapping[str, str], PlainValidator(_environment), PlainSerializer(_environment_json, when_used="json")
+    Mapping[str, str],
+    PlainValidator(_environment),
+    PlainSerializer(_environment_json, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object", "additionalProperties": _TEXT_OR_TAGGED},
+                {
+                    "type": "array",
+                    "items": {"type": "array", "items": _TEXT_OR_TAGGED, "minItems": 2, "maxItems": 2},
+                },
+            ]
+        }
+    ),
 ]
 """An object in JSON; a list of ``[name, value]`` where a name is not UTF-8."""
 
 Offset = Annotated[int, Field(ge=0, lt=2**63)]
 """A position in bytes, or a size."""
+
+WaitSeconds = Annotated[float, Field(ge=0)]
+"""How long a request may wait."""
 
 Items = Annotated[tuple[T, ...], FailFast()]
 """Any number of items, read up to the first that is none: a fault told for each of ten million would fill the memory."""

@@ -1,0 +1,76 @@
+"""Routes that say what they take and give: the router, the metrics and the description of the API read the same."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shadow.wire.message import Message
+
+OCTETS = "application/octet-stream"
+ROUTE = "shadow.route"
+"""Where a request's scope has its route, once there is one."""
+
+Handler = Callable[[Request], Awaitable[ASGIApp]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw:
+    """A body that is not a message."""
+
+    about: str
+    media_types: tuple[str, ...] = (OCTETS,)
+    """Which of them an answer has, ``Accept`` says; the first is the default."""
+    max_bytes: int | None = None
+    """Of a request; ``None``: as much as the disk takes."""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Headers of an answer, and what they say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a route does, for whoever writes a client."""
+
+    summary: str
+    query: type[Message] | None = None
+    body: type[Message] | Raw | None = None
+    answer: type[Message] | tuple[type[Message], ...] | Raw | None = None
+    """``None``: an empty object. One of several where there are several."""
+    operation: bool = False
+    """Whether it takes an operation id and an epoch."""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Further headers that it takes, and what they do."""
+
+
+class ApiRoute(Route):
+    """``about`` takes the fields of ``About``."""
+
+    def __init__(self, method: str, path: str, handler: Handler, **about: Any) -> None:
+        super().__init__(path, handler, methods=[method])
+        self.methods = {method}  # no HEAD, which Starlette would add: nobody asks for the headers of a stream
+        self.method = method
+        self.about = About(**about)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ROUTE] = self
+        await super().handle(scope, receive, send)
+
+
+class ApiSocket(WebSocketRoute):
+    """A WebSocket; ``about`` takes the fields of ``About``."""
+
+    method = "GET"
+
+    def __init__(self, path: str, endpoint: ASGIApp, **about: Any) -> None:
+        super().__init__(path, endpoint)
+        self.about = About(**about)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ROUTE] = self
+        await super().handle(scope, receive, send)
+
+
+ApiRoutes = list[ApiRoute | ApiSocket]
