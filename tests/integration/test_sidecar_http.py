@@ -85,7 +85,8 @@ async def test_unknown_addresses_and_methods_are_typed(http: aiohttp.ClientSessi
     async with http.get("/v1/nothing") as response:
         assert await code(response) == (404, "not_found")
     async with http.patch("/v1/files") as response:
-        assert await code(response) == (422, "rejected")
+        assert await code(response) == (405, "rejected")
+        assert response.headers["Allow"] == "DELETE, GET, PUT"
 
 
 async def test_a_failing_command_is_a_result_not_an_error(http: aiohttp.ClientSession) -> None:

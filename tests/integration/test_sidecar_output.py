@@ -1,6 +1,7 @@
 """The output stream itself: signs of life, readers that stand still, readers that leave."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import pytest
 from shadow.core.commands import CommandSpec, shell
 from shadow.core.ids import CommandId
 from shadow.execution.host.executor import HostExecutor, open_host
+from shadow.sidecar.admission import Admission, SidecarLimits
 from shadow.sidecar.holds import Holds
 from shadow.sidecar.output import FrameEncoder, OutputStream
 from shadow.wire.frames import End, FrameDecoder, Heartbeat
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
+
+HOLDS = Holds(Admission(SidecarLimits(), clock=time.monotonic))
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ class Reader:
 
 
 def stream(host: HostExecutor, id_: CommandId) -> OutputStream:
-    return OutputStream(host, id_, after=0, follow=True, encoder=FrameEncoder(), holds=Holds(), heartbeat_s=0.02)
+    return OutputStream(host, id_, after=0, follow=True, encoder=FrameEncoder(), holds=HOLDS, heartbeat_s=0.02)
 
 
 async def test_a_silent_command_gives_signs_of_life(host: HostExecutor) -> None:

@@ -44,7 +44,10 @@ class Attaching:
         self._holds = holds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = WebSocket(scope, receive, send)
+        with self._holds.admission.stream():
+            await self._attach(WebSocket(scope, receive, send), scope)
+
+    async def _attach(self, socket: WebSocket, scope: Scope) -> None:
         offered = scope.get("subprotocols") or ()
         await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:

@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from shadow.core.errors import OutcomeUnknown, ShadowError, Unavailable
+from shadow.sidecar.admission import Admission
 
 
 class Stopping(Exception):
@@ -15,7 +16,9 @@ class Stopping(Exception):
 
 
 class Holds:
-    def __init__(self) -> None:
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        """Whoever answers with a stream asks it first."""
         self._scopes: set[asyncio.Timeout] = set()
         self.stopping = False
 

@@ -37,7 +37,7 @@ async def run(settings: SidecarSettings) -> None:
         settings.holder_fd, root=settings.root, state_dir=settings.state_dir, isolation=settings.isolation
     )
     async with executor:
-        app = make_app(executor, token=settings.token.get_secret_value())
+        app = make_app(executor, token=settings.token.get_secret_value(), limits=settings.limits)
         log.info("sidecar.started", extra={"workspace_id": settings.workspace_id, "isolation": settings.isolation})
         await serve(app, socket.socket(fileno=settings.listen_fd), until=executor.holder_gone)
     log.info("sidecar.stopped", extra={"workspace_id": settings.workspace_id})

@@ -107,6 +107,10 @@ class OutputStream:
         self._sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._holds.admission.stream():
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", self._encoder.media_type), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         last = b""

@@ -1,5 +1,6 @@
 """What handlers read from a request: typed query parameters, bounded bodies, the operation. Faults are typed errors."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qsl
@@ -8,9 +9,11 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from shadow.core.errors import LimitExceeded, NotFound, Rejected, Unavailable
 from shadow.core.ids import CommandId, Operation, OperationId, is_id, make_id
+from shadow.sidecar.admission import SidecarLimits
 from shadow.wire.message import M, parse_query, parse_request
 
 MAX_QUERY_FIELDS = 50
+SLOW_BODY = "slow_body"
 MAX_EPOCH = 2**63 - 1
 
 Entropy = Callable[[int], bytes]
@@ -53,13 +56,27 @@ async def read_body(request: Request, *, limit_bytes: int) -> bytes:
 
 
 async def stream_body(request: Request) -> AsyncIterator[bytes]:
-    """Raises: Unavailable: the body broke off."""
+    """Raises: Unavailable: the body broke off, or kept us waiting for longer than its size explains."""
+    limits: SidecarLimits = request.app.limits
+    loop = asyncio.get_running_loop()
+    patience_s = limits.body_pause_s
+    parts = request.stream()
     try:
-        async for part in request.stream():
+        while True:
+            asked_at = loop.time()
+            async with asyncio.timeout(patience_s):
+                part = await anext(parts, None)
+            if part is None:
+                return
+            # Only waiting for the client counts: whoever takes the body may be slow itself.
+            patience_s += len(part) / limits.body_bytes_per_s - (loop.time() - asked_at)
+            patience_s = min(patience_s, limits.body_pause_s)
             if part:
                 yield part
     except ClientDisconnect as error:
         raise Unavailable("The request's body broke off.") from error
+    except TimeoutError as error:
+        raise Unavailable("The request's body came too slowly.", details={"reason": SLOW_BODY}) from error
 
 
 async def read_message(request: Request, kind: type[M]) -> M:

@@ -7,11 +7,14 @@ from starlette.types import Receive, Scope, Send
 
 from shadow.core.errors import Denied, ShadowError
 from shadow.execution.streams import closing
+from shadow.sidecar.admission import Busy
 from shadow.sidecar.holds import Holds, Stopping
 from shadow.wire.errors import UNAUTHORIZED, encode_error, status_of
 from shadow.wire.message import Message
 
 SLICE_BYTES = 256 * 1024
+REQUEST_TIMEOUT = 408
+TOO_MANY_REQUESTS = 429
 
 
 class Answer:
@@ -26,7 +29,7 @@ class Answer:
         headers: Mapping[bytes, bytes] | None = None,
     ) -> None:
         self._body = body
-        self._status = status
+        self.status = status
         self._headers = [
             (b"content-type", media_type),
             (b"content-length", b"%d" % len(body)),
@@ -34,7 +37,7 @@ class Answer:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
         if len(self._body) <= SLICE_BYTES:
             await send({"type": "http.response.body", "body": self._body})
             return
@@ -60,6 +63,10 @@ class ByteStream:
         self._holds = holds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._holds.admission.stream():
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         async with closing(self._pieces) as pieces:
             piece = await anext(pieces, None)
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
@@ -77,9 +84,16 @@ def message_answer(message: Message) -> Answer:
     return Answer(message.json_bytes())
 
 
-def error_answer(error: ShadowError) -> Answer:
-    return Answer(encode_error(error), status=status_of(error))
+def error_answer(
+    error: ShadowError, *, status: int | None = None, headers: Mapping[bytes, bytes] | None = None
+) -> Answer:
+    """``status``: where the error's own says less."""
+    return Answer(encode_error(error), status=status or status_of(error), headers=headers)
 
 
 def unauthorized_answer(error: Denied) -> Answer:
-    return Answer(encode_error(error), status=UNAUTHORIZED, headers={b"www-authenticate": b"Bearer"})
+    return error_answer(error, status=UNAUTHORIZED, headers={b"www-authenticate": b"Bearer"})
+
+
+def busy_answer(busy: Busy) -> Answer:
+    return error_answer(busy.error, status=TOO_MANY_REQUESTS, headers={b"retry-after": b"%d" % busy.retry_after_s})

@@ -180,4 +180,4 @@ class TerminalRoutes:
         return self._recording(CommandId(text))
 
     def _recording(self, source: CommandId | TerminalId) -> ByteStream:
-        return ByteStream(self._executor.record(source), self._holds, headers={})
+        return ByteStream(self._executor.record(source), self._holds, media_type=CAST.media_types[0].encode())

@@ -1,12 +1,13 @@
 """Routes of whole trees: tar streams as raw bodies, as fast as the slower side takes them."""
 
 from starlette.requests import Request
-from starlette.routing import Route
 
 from shadow.execution.interface import ToolExecutor
 from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import Operations, Query, stream_body
+from shadow.sidecar.requests import Operations, read_query, stream_body
 from shadow.sidecar.responses import Answer, ByteStream, message_answer
+from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
+from shadow.wire.files import DirectoryQuery
 from shadow.wire.trees import MEDIA_TYPE, TreeReceiptMessage
 
 
@@ -16,18 +17,34 @@ class TreeRoutes:
         self._operations = operations
         self._holds = holds
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> ApiRoutes:
         return [
-            Route("/v1/tree", self.download, methods=["GET"]),
-            Route("/v1/tree", self.upload, methods=["PUT"]),
+            ApiRoute(
+                "GET",
+                "/v1/tree",
+                self.download,
+                summary="A directory as a tar stream; links are not followed.",
+                query=DirectoryQuery,
+                answer=Raw(about="An uncompressed pax archive.", media_types=(MEDIA_TYPE,)),
+            ),
+            ApiRoute(
+                "PUT",
+                "/v1/tree",
+                self.upload,
+                summary="Lay a tar stream down in a directory, which is made where it is not there.",
+                query=DirectoryQuery,
+                body=Raw(about="An uncompressed archive.", media_types=(MEDIA_TYPE,)),
+                answer=TreeReceiptMessage,
+                operation=True,
+            ),
         ]
 
     async def download(self, request: Request) -> ByteStream:
-        pieces = self._executor.download_tree(Query(request).text("path", "."))
+        pieces = self._executor.download_tree(read_query(request, DirectoryQuery).path)
         return ByteStream(pieces, self._holds, media_type=MEDIA_TYPE.encode())
 
     async def upload(self, request: Request) -> Answer:
         receipt = await self._executor.upload_tree(
-            Query(request).text("path", "."), stream_body(request), operation=self._operations.of(request)
+            read_query(request, DirectoryQuery).path, stream_body(request), operation=self._operations.of(request)
         )
         return message_answer(TreeReceiptMessage.of(receipt))

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import assert_never
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from shadow.core.errors import ShadowError
@@ -14,8 +13,10 @@ from shadow.execution.interface import ToolExecutor, WatchEvent
 from shadow.execution.streams import closing
 from shadow.sidecar.holds import Holds, Stopping
 from shadow.sidecar.output import BEATS_BEFORE_STALLED, HEARTBEAT_S
-from shadow.sidecar.requests import Query
+from shadow.sidecar.requests import read_query
+from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
 from shadow.wire.errors import encode_error
+from shadow.wire.files import DirectoryQuery
 from shadow.wire.watching import HEARTBEAT, MEDIA_TYPE, ChangesMissedMessage, FileChangesMessage, encode_event
 
 
@@ -24,11 +25,20 @@ class WatchRoutes:
         self._executor = executor
         self._holds = holds
 
-    def routes(self) -> list[Route]:
-        return [Route("/v1/watch", self.watch, methods=["GET"])]
+    def routes(self) -> ApiRoutes:
+        return [
+            ApiRoute(
+                "GET",
+                "/v1/watch",
+                self.watch,
+                summary="Changes of files below a directory from now on.",
+                query=DirectoryQuery,
+                answer=Raw(about="Server-sent events, as docs/sidecar.md says.", media_types=(MEDIA_TYPE,)),
+            )
+        ]
 
     async def watch(self, request: Request) -> "WatchStream":
-        return WatchStream(self._executor.watch(Query(request).text("path", ".")), self._holds)
+        return WatchStream(self._executor.watch(read_query(request, DirectoryQuery).path), self._holds)
 
 
 class WatchStream:
@@ -40,6 +50,10 @@ class WatchStream:
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._holds.admission.stream():
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         async with closing(self._events) as events:
             first = await anext(events, None)
             headers = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]

@@ -56,8 +56,11 @@ class LinesQuery(PathQuery):
     limit_bytes: int = Field(default=DEFAULT_READ_LIMIT_BYTES, ge=0, le=DEFAULT_READ_LIMIT_BYTES)
 
 
-class ListQuery(Message):
+class DirectoryQuery(Message):
     path: QueryText = "."
+
+
+class ListQuery(DirectoryQuery):
     recursive: bool = False
     after: QueryText | None = None
     """``next_after`` of the page before."""

@@ -6,6 +6,8 @@ from shadow.core.search import FileMatch, FileSearchResult, GrepLine, GrepQuery,
 from shadow.wire.message import Message
 from shadow.wire.values import FsPath, Items, Offset, OsText, QueryText, TextBytes
 
+_DEFAULTS = GrepQuery(pattern="")  # the class itself has slots where its defaults were
+
 
 class GrepQueryMessage(Message, core=GrepQuery):
     pattern: OsText
@@ -14,11 +16,11 @@ class GrepQueryMessage(Message, core=GrepQuery):
     ignore_case: bool = False
     globs: Items[OsText] = ()
     include_ignored: bool = False
-    context: int = GrepQuery.context
-    max_matches: int = GrepQuery.max_matches
-    max_bytes: int = GrepQuery.max_bytes
-    max_line_bytes: int = GrepQuery.max_line_bytes
-    timeout_s: float = GrepQuery.timeout_s
+    context: int = _DEFAULTS.context
+    max_matches: int = _DEFAULTS.max_matches
+    max_bytes: int = _DEFAULTS.max_bytes
+    max_line_bytes: int = _DEFAULTS.max_line_bytes
+    timeout_s: float = _DEFAULTS.timeout_s
 
 
 class GrepLineMessage(Message, core=GrepLine):

@@ -2,8 +2,9 @@
 
 from pydantic import Field
 
-from shadow.core.workspaces import Health
+from shadow.core.workspaces import Health, Isolation
 from shadow.wire.message import Message
+from shadow.wire.values import Items, Offset
 
 
 class HealthMessage(Message, core=Health):
@@ -13,6 +14,28 @@ class HealthMessage(Message, core=Health):
     lease_remaining_s: float | None
     commands_running: int
     sidecar_restarts: int
+
+
+class StatusMessage(Message):
+    """More than is asked every few seconds."""
+
+    version: str
+    uptime_s: float
+    """Of the workspace."""
+    epoch: int
+    lease_remaining_s: float | None
+    """When the workspace ends itself; ``None``: never."""
+    isolation: Isolation
+    capabilities: Items[str]
+    """The names of those that it claims."""
+    commands_running: int
+    terminals_running: int
+    log_bytes: Offset
+    """What the logs of commands and terminals hold."""
+    sidecar_uptime_s: float
+    sidecar_restarts: int
+    requests_running: int
+    streams_open: int
 
 
 class LeaseMessage(Message):
