@@ -13,6 +13,8 @@ from shadow.execution.holder.loop import Loop
 LISTEN_FD = 3
 HOLDER_FD = 4
 _ABOVE_STDIO = 10
+_ENV = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""Looking for plugins reads every installed package's metadata: memory, time, and code that nobody asked for."""
 _QUICK_DEATHS_ALLOWED = 5
 _QUICK_S = 2.0
 _BACKOFF_S = 1.0
@@ -54,7 +56,7 @@ def start_sidecar(config: HolderConfig) -> Sidecar:
         pid = os.posix_spawn(
             config.sidecar_argv[0],
             config.sidecar_argv,
-            dict(config.sidecar_env),
+            {**_ENV, **config.sidecar_env},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, source, target)
                 for source, target in zip(sources, (0, LISTEN_FD, HOLDER_FD), strict=True)

@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-import tarfile
 from collections.abc import Generator, Iterator
 
 from shadow.core.errors import Conflict, LimitExceeded
@@ -27,6 +26,8 @@ PIECE_BYTES = 512 * 1024
 READ_BYTES = 1024 * 1024
 END = bytes(2 * BLOCK_BYTES)
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+REGULAR, SYMLINK, DIRECTORY = b"0", b"2", b"5"
+"""Types of a header."""
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 """What the system says where a name has come to stand for something else, or for nothing."""
 
@@ -115,11 +116,11 @@ class Packing:
                     fd = os.open(name, _OPEN_FILE, dir_fd=self._walk.fd)
                 elif stat.S_ISLNK(found.st_mode):
                     target = os.readlink(name, dir_fd=self._walk.fd)
-                    yield self._header(name, found, tarfile.SYMTYPE, target=target)
+                    yield self._header(name, found, SYMLINK, target=target)
                     return
                 elif stat.S_ISDIR(found.st_mode):
                     self._walk.enter(name)
-                    yield self._header(None, os.fstat(self._walk.fd), tarfile.DIRTYPE)
+                    yield self._header(None, os.fstat(self._walk.fd), DIRECTORY)
                     return
                 else:
                     return
@@ -142,7 +143,7 @@ class Packing:
         size = len(data) if len(data) < READ_BYTES else max(found.st_size, READ_BYTES)
         if size > self._bytes_left:
             raise self._too_large()
-        yield self._header(name, found, tarfile.REGTYPE, size=size)
+        yield self._header(name, found, REGULAR, size=size)
         offset = len(data)
         while data:
             yield data
@@ -166,6 +167,8 @@ class Packing:
         path = b"/".join((*self._walk.names, *(() if name is None else (name,))))
         if len(path) > MAX_PATH_BYTES:
             raise LimitExceeded(f"{show_path(decode_path(path[:200]))}… lies too deep to be sent.")
+        import tarfile  # half a MiB, which most workspaces never need
+
         info = tarfile.TarInfo(decode_path(path))
         info.type, info.size, info.linkname = type_, size, decode_path(target)
         info.mode = stat.S_IMODE(found.st_mode) & 0o777
