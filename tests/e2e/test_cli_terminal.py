@@ -299,6 +299,23 @@ def test_a_killed_client_costs_nothing(cli: ShadowCli, id_: str):
     assert hashlib.sha256(recorded(cli, id_, terminal)).hexdigest() == hashlib.sha256(expected).hexdigest()
 
 
+def test_a_terminal_of_a_workspace_that_died_is_lost_and_keeps_what_it_showed(cli: ShadowCli):
+    id_ = cli.create()
+    with Person(cli, "terminal", id_, "--", "bash", "-c", "echo shown; sleep 1000") as person:
+        person.sees("shown")
+        os.kill(holder_pid(cli.home / "data", WorkspaceId(id_)), signal.SIGKILL)
+        assert person.leaves() == 125
+        person.sees("The workspace ended")
+        assert person.modes == person.modes_before
+    (terminal,) = cli.json("terminal", id_, "--list")["terminals"]
+    assert terminal["ending"]["kind"] == "lost"
+    assert recorded(cli, id_, terminal["id"]) == b"shown\r\n"
+    with Person(cli, "terminal", id_, "--attach", terminal["id"]) as person:
+        assert person.leaves() == 125
+        person.sees("shown")
+        person.sees("nobody can know how the terminal ended")
+
+
 # Logs and recordings
 
 

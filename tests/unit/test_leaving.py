@@ -59,7 +59,8 @@ def test_pieces_make_no_difference(parts: list[bytes], data: st.DataObject):
         ("Ctrl-A", b"\x01", 0),
         ("ctrl-a", b"x\x1b[97;5u", 1),
         ("ctrl-]", b"\x1b[27;5;93~", 0),
-        ("ctrl-]", b"]\x1b[93;6u", None),
+        ("ctrl-]", b"\x1b[93;5:1u", 0),
+        ("ctrl-]", b"]\x1b[93;6u\x1b[93;5:3u", None),
         ("none", bytes(range(256)), None),
     ],
 )

@@ -35,8 +35,8 @@ class DetachKey:
         key, code = match[1], ord(match[1].upper()) & 31
         self.name = f"Ctrl-{key.upper()}"
         # As programs may have asked the terminal to send it: as ever, in the manner of kitty, in that of xterm.
-        forms = (bytes([code]), b"\x1b[%d;5u" % ord(key), b"\x1b[27;5;%d~" % ord(key))
-        self._forms = re.compile(b"|".join(map(re.escape, forms)))
+        kitty, xterm = rb"\x1b\[%d;5(?::1)?u" % ord(key), rb"\x1b\[27;5;%d~" % ord(key)
+        self._forms = re.compile(b"|".join((re.escape(bytes([code])), kitty, xterm)))
 
     def find(self, data: bytes) -> int | None:
         """Where it is in what was typed."""
