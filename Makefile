@@ -40,7 +40,7 @@ bench: $(VENV)/.dev ## Measure; figures as ratios to a floor of the same run
 	@$(COMPILE)
 	@$(BIN)/python -m benchmarks all
 
-docs: $(VENV)/.dev ## Generate docs/settings.md and docs/cli.md
+docs: $(VENV)/.dev ## Generate docs/settings.md, docs/cli.md and docs/sidecar-openapi.json
 	@$(BIN)/python tools/generate_docs.py
 
 lock: $(VENV)/.dev ## Resolve the dependencies again (needs uv)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,27 +15,31 @@ from shadow.execution.sidecar_client.retries import Resilience
 from tests.support.sidecars import TOKEN, client, listen
 
 
+def holder_config(directory: Path, listener: socket.socket, *, path: str = "/usr/bin:/bin") -> HolderConfig:
+    (directory / "root").mkdir(exist_ok=True)
+    (directory / "state").mkdir(exist_ok=True)
+    return HolderConfig(
+        workspace_id="ws_test",
+        root=str(directory / "root"),
+        state_dir=str(directory / "state"),
+        token=TOKEN,
+        isolation=Isolation.NONE,
+        lease_s=None,
+        epoch=1,
+        base_env={"PATH": path},
+        listen_fd=listener.fileno(),
+        sidecar_argv=sidecar_argv(),
+    )
+
+
 @asynccontextmanager
 async def workspace(
     directory: Path, *, resilience: Resilience | None = None
 ) -> AsyncGenerator[tuple[asyncio.subprocess.Process, SidecarClient]]:
     """A holder that keeps a sidecar, and a client of it."""
-    (directory / "root").mkdir(exist_ok=True)
-    (directory / "state").mkdir(exist_ok=True)
     (directory / "sidecar.sock").unlink(missing_ok=True)
     with listen(directory / "sidecar.sock") as listener:
-        config = HolderConfig(
-            workspace_id="ws_test",
-            root=str(directory / "root"),
-            state_dir=str(directory / "state"),
-            token=TOKEN,
-            isolation=Isolation.NONE,
-            lease_s=None,
-            epoch=1,
-            base_env={"PATH": "/usr/bin:/bin"},
-            listen_fd=listener.fileno(),
-            sidecar_argv=sidecar_argv(),
-        )
+        config = holder_config(directory, listener)
         process = await asyncio.create_subprocess_exec(
             *holder_argv(), stdin=asyncio.subprocess.PIPE, pass_fds=(listener.fileno(),), env={}
         )

@@ -159,7 +159,12 @@ def _body(body: type[Message] | Raw, refs: Mapping[Kind, Json]) -> Json:
         content = {"application/json": {"schema": refs[body, "validation"]}}
     bound = {"x-max-bytes": limit} if limit is not None else {}
     told = f"At most {limit} bytes." if limit is not None else "Of any size."
-    return {"required": True, "description": f"{about}{told}", "content": content, **bound}
+    return {
+        "required": not isinstance(body, Raw),  # no bytes are bytes too
+        "description": f"{about}{told}",
+        "content": content,
+        **bound,
+    }
 
 
 def _responses(about: About, refs: Mapping[Kind, Json]) -> Json:
@@ -185,7 +190,7 @@ def _statuses() -> list[int]:
 def _error_responses(schema: Json) -> Json:
     responses: Json = {}
     for status in _statuses():
-        codes = sorted(code for code, kind in type_by_code.items() if _status_of_class(kind) == status)
+        codes = sorted(code for code, kind in type_by_code.items() if _comes_from_here(kind, status))
         text = PROTOCOL_ERRORS.get(status) or f"Codes: {', '.join(codes)}."
         response: Json = {"description": text, "content": {"application/json": {"schema": schema}}}
         if status == 429:
@@ -194,8 +199,9 @@ def _error_responses(schema: Json) -> Json:
     return responses
 
 
-def _status_of_class(kind: type[ShadowError]) -> int:
-    return status_of(kind(""))
+def _comes_from_here(kind: type[ShadowError], status: int) -> bool:
+    """Other parts of Shadow have further codes, which no workspace answers with."""
+    return kind.__module__ == ShadowError.__module__ and status_of(kind("")) == status
 
 
 def _field_docs(kind: type[Message]) -> Mapping[str, str]:
