@@ -120,6 +120,8 @@ async def test_the_contract_holds_over_connections_that_break(tmp_path: Path, se
             "lines.long_lines_are_read",
             "listings.large_directories_are_listed",
             "commands.too_many_arguments_are_refused",
+            "output.megabytes_in_one_line",
+            "output.readers_do_not_disturb_each_other",
             # Feeds stdin without offsets, which nobody can repeat safely.
             "commands.a_started_command_is_described",
             # The smallest log keeps less behind a reader than buffers on the way hold: what it says is a gap.

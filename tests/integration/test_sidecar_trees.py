@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tarfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from shadow.execution.host.executor import HostExecutor, open_host
 from shadow.execution.interface import WatchEvent
 from shadow.execution.sidecar_client.endpoint import UnixEndpoint
 from shadow.execution.streams import closing
+from shadow.sidecar.admission import Admission, SidecarLimits
 from shadow.sidecar.holds import Holds
 from shadow.sidecar.watching import WatchStream
 from shadow.testing.trees import archive, member, pieces
@@ -232,9 +234,15 @@ class Reader:
         return [event for part in self.parts for event in decoder.feed(part)]
 
 
+def open_holds() -> Holds:
+    return Holds(Admission(SidecarLimits(), clock=time.monotonic))
+
+
 async def test_a_silent_watch_gives_signs_of_life(host: HostExecutor) -> None:
     reader = Reader()
-    task = asyncio.create_task(WatchStream(host.watch(), Holds(), heartbeat_s=0.02)({}, reader.receive, reader.send))
+    task = asyncio.create_task(
+        WatchStream(host.watch(), open_holds(), heartbeat_s=0.02)({}, reader.receive, reader.send)
+    )
     await until(lambda: reader.parts.count(b": heartbeat\n\n") >= 3)
     reader.gone.set()
     await asyncio.wait_for(task, 10)
@@ -255,7 +263,7 @@ async def test_a_reader_that_takes_nothing_is_given_up_and_nothing_is_kept_for_i
                 yield event
 
     reader = Reader()
-    task = asyncio.create_task(WatchStream(counted(), Holds(), heartbeat_s=0.1)({}, reader.receive, reader.send))
+    task = asyncio.create_task(WatchStream(counted(), open_holds(), heartbeat_s=0.1)({}, reader.receive, reader.send))
     await until(lambda: bool(reader.events()))
     reader.takes.clear()
     for number in range(100):
@@ -267,7 +275,7 @@ async def test_a_reader_that_takes_nothing_is_given_up_and_nothing_is_kept_for_i
 
 
 async def test_a_sidecar_that_stops_leaves_the_end_open(host: HostExecutor) -> None:
-    reader, holds = Reader(), Holds()
+    reader, holds = Reader(), open_holds()
     task = asyncio.create_task(WatchStream(host.watch(), holds)({}, reader.receive, reader.send))
     await until(lambda: bool(reader.events()))
     holds.stop()
