@@ -11,6 +11,7 @@ from shadow.execution.interface import ToolExecutor
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 from shadow.execution.sidecar_client.retries import Resilience
+from shadow.sidecar.admission import SidecarLimits
 from shadow.sidecar.app import make_app
 from shadow.sidecar.server import SidecarServer
 
@@ -33,9 +34,11 @@ def listen_tcp() -> tuple[socket.socket, TcpEndpoint]:
 
 
 @asynccontextmanager
-async def serving(executor: ToolExecutor, listener: socket.socket) -> AsyncGenerator[SidecarServer]:
+async def serving(
+    executor: ToolExecutor, listener: socket.socket, *, limits: SidecarLimits | None = None
+) -> AsyncGenerator[SidecarServer]:
     """Serves on a duplicate of ``listener``, which stays open: what connects meanwhile queues, as with a holder."""
-    server = SidecarServer(make_app(executor, token=TOKEN))
+    server = SidecarServer(make_app(executor, token=TOKEN, limits=limits))
     task = asyncio.create_task(server.serve(sockets=[listener.dup()]))
     try:
         yield server

@@ -2,9 +2,12 @@
 
 import json
 import logging
+import os
 import traceback
 from typing import TextIO
 
+MAX_LOG_BYTES = 16 * 1024 * 1024
+"""The holder begins a new file when it starts."""
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message"}
 
 
@@ -27,10 +30,19 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+class LogFile(logging.StreamHandler[TextIO]):
+    """Writes until the file is full: nobody may fill the disk by making requests fail."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if os.fstat(self.stream.fileno()).st_size < MAX_LOG_BYTES:
+            super().emit(record)
+
+
 def configure_log(stream: TextIO) -> None:
-    handler = logging.StreamHandler(stream)
+    handler = LogFile(stream)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What it has to say of requests we say ourselves, by their route.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
