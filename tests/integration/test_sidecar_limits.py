@@ -11,55 +11,11 @@ import pytest
 from shadow.core.commands import CommandSpec
 from shadow.execution.host.executor import HostExecutor, open_host
 from shadow.sidecar.admission import SidecarLimits
+from tests.support.raw_http import HEAD, HEALTH, Wire, wire_to
 from tests.support.sidecars import TOKEN, listen, serving
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-HEAD = f"Host: sidecar\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
-HEALTH = b"GET /v1/health HTTP/1.1\r\n" + HEAD + b"\r\n"
-
-
-class Wire:
-    """A connection of bytes."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def say(self, data: bytes) -> "Wire":
-        self.writer.write(data)
-        await self.writer.drain()
-        return self
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        async with asyncio.timeout(20):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            first, *rest = head.strip().split("\r\n")
-            headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in rest)}
-            body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        return int(first.split()[1]), headers, body
-
-    async def refusal(self) -> tuple[int, str]:
-        status, _, body = await self.answer()
-        return status, json.loads(body)["error"]["code"]
-
-    async def end(self) -> bytes:
-        """What still comes until the other side closes."""
-        async with asyncio.timeout(20):
-            try:
-                return await self.reader.read()
-            except ConnectionResetError:
-                return b""
-
-    async def dribble(self, data: bytes) -> None:
-        """Until the other side has had enough."""
-        reading = asyncio.create_task(self.end())
-        with suppress(ConnectionError):
-            while not reading.done():
-                await self.say(data)
-                await asyncio.sleep(0.02)
-        await asyncio.wait((reading,))
 
 
 class Site:
@@ -69,9 +25,7 @@ class Site:
         self._open = open_
 
     async def connect(self) -> Wire:
-        reader, writer = await asyncio.open_unix_connection(self.path)
-        self._open.callback(writer.close)
-        return Wire(reader, writer)
+        return await self._open.enter_async_context(wire_to(self.path))
 
     async def ask(self, data: bytes) -> Wire:
         return await (await self.connect()).say(data)

@@ -74,6 +74,7 @@ class SidecarServer(Server):
         for listener in sockets or []:
             listener.close()
         self._app.stop()
+        log.info("sidecar.stopping", extra={"connections": len(self.server_state.connections)})
         for connection in list(self.server_state.connections):
             connection.shutdown()
         if await self._ended(within_s=self._app.limits.grace_s):
