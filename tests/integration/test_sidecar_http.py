@@ -115,6 +115,13 @@ async def test_a_request_that_makes_no_sense_is_rejected(http: aiohttp.ClientSes
         assert await code(response) == (422, "rejected")
 
 
+async def test_what_a_search_leaves_out_has_its_default(http: aiohttp.ClientSession) -> None:
+    async with http.put("/v1/files?path=x", data=b"one\ntwo\n") as response:
+        assert response.status == 200
+    async with http.post("/v1/search/grep", json={"pattern": "tw"}) as response:
+        assert (response.status, (await response.json())["lines"][0]["number"]) == (200, 2)
+
+
 async def test_a_body_above_the_bound_is_refused_before_it_is_read(http: aiohttp.ClientSession) -> None:
     headers = {"Content-Length": str(LARGE_BODY_BYTES + 1)}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -52,6 +53,13 @@ async def test_a_sidecar_ends_with_its_holder(tmp_path: Path) -> None:
         pid = await sidecar_pid(holder)
         holder.send_signal(signal.SIGKILL)
         await gone(pid)
+
+
+async def test_a_sidecar_may_open_as_many_files_as_the_system_lets_it(tmp_path: Path) -> None:
+    async with workspace(tmp_path) as (holder, executor):
+        await executor.health()
+        soft, hard = resource.prlimit(await sidecar_pid(holder), resource.RLIMIT_NOFILE)
+        assert soft == hard
 
 
 async def test_the_log_holds_no_output_of_a_command(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ def limit_file_size(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
+def raise_open_files() -> None:
+    """As many as the system lets us: a stream takes a connection and the file that it reads."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def run(settings: SidecarSettings) -> None:
     executor = await HostExecutor.connect(
         settings.holder_fd, root=settings.root, state_dir=settings.state_dir, isolation=settings.isolation
@@ -51,6 +57,7 @@ def main() -> None:
     except SettingsRefused as error:
         log.error("sidecar.settings_refused", extra={"reason": str(error)})  # noqa: TRY400 - the reason is the whole story
         sys.exit(2)
+    raise_open_files()
     if settings.file_size_bytes is not None:
         limit_file_size(settings.file_size_bytes)
     asyncio.run(run(settings))
