@@ -212,7 +212,7 @@ def test_a_workspace_that_is_removed_ends_the_attachment(cli: ShadowCli):
 def test_without_a_terminal_it_is_refused(cli: ShadowCli, id_: str):
     done = cli.run("terminal", id_)
     assert done.returncode == 2
-    assert b"stdin is none" in done.stderr
+    assert b"stdin is not one" in done.stderr
     assert b"shadow workspace exec" in done.stderr
     for arguments in (
         ("--attach", "x", "--last"),

@@ -49,7 +49,7 @@ def check_is_terminal() -> None:
     for descriptor, name in ((STDIN, "stdin"), (STDOUT, "stdout")):
         if not os.isatty(descriptor):
             raise WrongUsage(
-                f"This needs a terminal, and {name} is none.",
+                f"This needs a terminal, and {name} is not one.",
                 mend="Without one: `shadow workspace exec` runs a command, `shadow logs` shows its output.",
             )
 
