@@ -209,6 +209,16 @@ def test_a_workspace_that_is_removed_ends_the_attachment(cli: ShadowCli):
         assert b"Traceback" not in person.sent
 
 
+def test_after_detaching_nothing_of_the_program_stays_below_the_cursor(cli: ShadowCli, id_: str):
+    with Person(
+        cli, "terminal", id_, "--", "bash", "-c", r"printf 'above\n\n\n\n\n\n\nbelow\033[3H'; sleep 100"
+    ) as person:
+        person.sees("below")
+        detached(person)
+        assert "below" not in person.screen.text
+        assert "above" in person.screen.text
+
+
 def test_without_a_terminal_it_is_refused(cli: ShadowCli, id_: str):
     done = cli.run("terminal", id_)
     assert done.returncode == 2

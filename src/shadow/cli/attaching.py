@@ -89,6 +89,8 @@ class Session:
                 await self._typed_out()
             for task in (showing, reading, *others):
                 task.cancel()
+        if showing.cancelled():
+            self._local.cut()
         if self._signal.done():
             return SentAway(self._signal.result())
         return reading.result() if showing.cancelled() else showing.result()

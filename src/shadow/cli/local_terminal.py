@@ -18,6 +18,7 @@ STDIN, STDOUT = 0, 1
 READ_BYTES = 32 * 1024
 SETTLE_S = 1.0
 DEFAULT_DETACH_KEY = "ctrl-]"
+_ERASE_BELOW = b"\x1b[J"
 
 
 class DetachKey:
@@ -61,6 +62,7 @@ class LocalTerminal:
         self._output = BlockingThread("terminal")
         self._leaving = Leaving()
         self._saved: list[object] | None = None
+        self._last_words = b""
 
     def __enter__(self) -> Self:
         self._saved = termios.tcgetattr(STDIN)
@@ -76,7 +78,7 @@ class LocalTerminal:
             blocking = os.get_blocking(STDOUT)
             os.set_blocking(STDOUT, False)
             try:
-                os.write(STDOUT, self._leaving.way_back())
+                os.write(STDOUT, self._leaving.way_back() + self._last_words)
             finally:
                 os.set_blocking(STDOUT, blocking)
         assert self._saved is not None
@@ -87,6 +89,10 @@ class LocalTerminal:
         """Also once more, after we were stopped and the shell had it. What was typed already is kept."""
         with suppress(termios.error):
             tty.setraw(STDIN, termios.TCSANOW)
+
+    def cut(self) -> None:
+        """The program goes on, and its cursor stands anywhere: what it drew below would mix with what comes next."""
+        self._last_words = _ERASE_BELOW
 
     @property
     def size(self) -> TerminalSize:
