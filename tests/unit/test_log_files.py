@@ -1,5 +1,6 @@
 """A log on disk, against a model that remembers every byte: any interleaving of writes, readers, restarts and torn ends."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -136,3 +137,29 @@ class LogFilesMachine(RuleBasedStateMachine):
 
 LogFilesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestLogFiles = LogFilesMachine.TestCase
+
+
+def test_a_segment_that_cannot_be_deleted_does_not_stop_the_writer(tmp_path: Path) -> None:
+    """Code in the workspace may do anything to the directory; whoever writes is the workspace's first process."""
+    writer = LogWriter(str(tmp_path), limit_bytes=LIMIT)
+    writer.append(Channel.STDOUT, b"a", at_s=0)
+    (log,) = tmp_path.glob("*.log")
+    log.unlink()
+    log.mkdir()
+    writer.append(Channel.STDOUT, bytes(3 * LIMIT), at_s=0)
+    writer.remove()
+    assert writer.layout.end == 3 * LIMIT + 1
+
+
+def test_a_reader_goes_on_when_another_file_took_the_name(tmp_path: Path) -> None:
+    writer, reader = LogWriter(str(tmp_path), limit_bytes=LIMIT), LogReader(str(tmp_path))
+    writer.append(Channel.STDOUT, b"0123456789", at_s=0)
+    writer.close()
+    assert [piece.end for piece in reader.read(after=0, end=10, limit_bytes=5)] == [5]
+    (log,) = tmp_path.glob("*.log")
+    shutil.copy(log, tmp_path / "copy")
+    os.truncate(log, 5)
+    (tmp_path / "copy").rename(log)
+    assert list(reader.read(after=5, end=10, limit_bytes=5)) == []  # ends early, once
+    assert [piece.end for piece in reader.read(after=5, end=10, limit_bytes=5)] == [10]
+    reader.close()
