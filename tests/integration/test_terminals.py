@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shadow.core.commands import Gap, Lost
+from shadow.core.commands import Exited, Gap, Lost
 from shadow.core.errors import Conflict, Unavailable
 from shadow.core.terminals import Resized, ScreenSnapshot, TerminalEnded, TerminalOutput, TerminalSize, TerminalSpec
 from shadow.core.workspaces import Isolation, WorkspaceSpec, WorkspaceState
@@ -227,3 +227,19 @@ async def test_keystrokes_of_two_clients_of_a_slow_program_wait(
             # The rest of the workspace is not held up by that.
             assert (await executor.get_terminal(terminal.id)).ending is None
             await executor.kill_terminal(terminal.id)
+
+
+async def test_a_program_may_let_go_of_its_terminal_and_open_it_again(tmp_path: Path) -> None:
+    async with workspace(tmp_path) as (_, executor):
+        terminal = await executor.create_terminal(
+            script(
+                "echo before; exec 0<&- 1>&- 2>&-; sleep 0.3; echo after > /dev/tty; [ $(head -c 1 < /dev/tty) = x ]"
+            )
+        )
+        async with asyncio.timeout(20), executor.attach_terminal(terminal.id) as attachment:
+            await asyncio.sleep(0.1)
+            await attachment.write(b"x\n")
+            shown, events = await read_all(attachment)
+        assert (shown.startswith(b"before\r\n"), b"after\r\n" in shown) == (True, True)
+        assert isinstance(events[-1], TerminalEnded)
+        assert events[-1].terminal.ending == Exited(code=0)

@@ -288,6 +288,7 @@ class CommandTable:
                     overflow=spec.overflow,
                     on_change=lambda: self._output_changed(command),
                     in_small_pieces=size is not None,
+                    kept=stdio.kept,
                 ),
                 stdin=StdinFeed(self._loop, stdio.stdin),
                 subreaper=subreaper,
@@ -386,6 +387,7 @@ class CommandTable:
         if command.timeout is not None:
             command.timeout.cancel()
         command.stdin.close("The command has ended.")
+        command.output.program_ended()
         if command.output.closed:
             self._end(command)
         else:

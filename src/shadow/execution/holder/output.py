@@ -34,8 +34,11 @@ class OutputPump:
         overflow: Overflow,
         on_change: Callable[[], None],
         in_small_pieces: bool = False,
+        kept: int | None = None,
     ) -> None:
+        """``kept``: the other end of a PTY, kept open until its program has ended."""
         self.log = log
+        self._kept = kept
         self.last_read_at = 0.0
         self._began = loop.time() if loop is not None else 0.0
         self._loop = loop
@@ -103,8 +106,18 @@ class OutputPump:
                 if self.held or not self._read(fd):
                     break
 
+    def program_ended(self) -> None:
+        """From now on a PTY that nobody has is at its end."""
+        if self._kept is not None:
+            os.close(self._kept)
+            self._kept = None
+            self.take_ready()
+
     def discard(self) -> None:
         """Close everything and delete the log."""
+        if self._kept is not None:
+            os.close(self._kept)
+            self._kept = None
         for fd in list(self._pipes):
             self._close(fd)
         self.log.remove()

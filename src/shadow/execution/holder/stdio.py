@@ -20,6 +20,8 @@ class Stdio:
     """Our end of its terminal; also among ``outputs``."""
     tty: str | None = None
     """The path of its end."""
+    kept: int | None = None
+    """Its end once more, for us: programs may close theirs and open it again, and a PTY that nobody has is at its end."""
 
     def close_theirs(self) -> None:
         """They have been handed on."""
@@ -29,8 +31,9 @@ class Stdio:
 
     def close_ours(self) -> None:
         """There is no command after all."""
-        for fd in (*self.outputs, *(() if self.stdin is None else (self.stdin,))):
-            os.close(fd)
+        for fd in (*self.outputs, self.stdin, self.kept):
+            if fd is not None:
+                os.close(fd)
 
 
 def open_stdio(mode: StdinMode, size: TerminalSize | None) -> Stdio:
@@ -66,3 +69,4 @@ def _terminal(stdio: Stdio, size: TerminalSize) -> None:
     stdio.theirs += (slave, slave, slave)
     stdio.tty = os.ttyname(slave)
     stdio.stdin = os.dup(stdio.pty)  # reading and writing are watched apart
+    stdio.kept = os.dup(slave)
