@@ -243,3 +243,31 @@ async def test_a_program_may_let_go_of_its_terminal_and_open_it_again(tmp_path: 
         assert (shown.startswith(b"before\r\n"), b"after\r\n" in shown) == (True, True)
         assert isinstance(events[-1], TerminalEnded)
         assert events[-1].terminal.ending == Exited(code=0)
+
+
+async def test_a_hostile_flood_on_a_huge_screen_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """To redraw it takes minutes: the sidecar answers others meanwhile, and whoever wanted the picture can leave."""
+    async with workspace(tmp_path) as (_, executor):
+        size = TerminalSize(columns=1000, rows=1000)
+        line = RAW + r"yes $'\e[9999S' | tr -d '\n' | head -c 200000; echo done > flooded; sleep 1000"
+        terminal = await executor.create_terminal(script(line, size=size))
+
+        async def flooded() -> bool:
+            return (await executor.get_terminal(terminal.id)).output_end >= 200_000
+
+        await until(flooded)
+
+        async def look() -> None:
+            async with executor.attach_terminal(terminal.id, after=None) as attachment:
+                await anext(aiter(attachment))
+
+        looking = asyncio.create_task(look())
+        try:
+            async with asyncio.timeout(10):
+                for _ in range(10):
+                    await executor.get_terminal(terminal.id)
+                    await asyncio.sleep(0.05)
+            assert not looking.done()
+        finally:
+            looking.cancel()
+            await asyncio.wait((looking,))

@@ -1,6 +1,7 @@
 """The screen of a terminal and snapshots of it: whoever starts from one sees what the others see, then and from then on."""
 
 import resource
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -143,3 +144,24 @@ def test_a_flood_of_lines_takes_bounded_memory(flood: bytes):
 
 def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("flood", [b"\x1b[9999S", b"\x1b[J", b"\x1b[9999L"])
+def test_a_step_takes_little_whatever_is_fed(flood: bytes) -> None:
+    screen = Screen(TerminalSize(columns=1000, rows=1000), scrollback_lines=0)
+    data = flood * 1000
+    steps = screen.steps(data)
+    longest, before = 0.0, time.process_time()
+    for _ in range(20):
+        next(steps)
+        longest, before = max(longest, time.process_time() - before), time.process_time()
+    assert longest < 0.5  # a few milliseconds; at once it takes ten seconds
+
+
+def test_steps_come_to_the_end() -> None:
+    stepwise, at_once = (Screen(TerminalSize(columns=80, rows=24), scrollback_lines=100) for _ in range(2))
+    data = "ö€\x1b[31mred\r\n".encode() * 1000
+    fed = list(stepwise.steps(data))
+    at_once.feed(data)
+    assert (fed == sorted(fed), fed[-1]) == (True, len(data))
+    assert stepwise.snapshot(0) == at_once.snapshot(0)

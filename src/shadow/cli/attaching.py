@@ -144,7 +144,8 @@ class Session:
             event = await anext(events)
             match event:
                 case TerminalOutput(data=data):
-                    screen.feed(data)
+                    for _ in screen.steps(data):
+                        await asyncio.sleep(0)  # who attached may want to leave meanwhile
                     end = event.end
                 case Gap():
                     end = event.end
@@ -152,7 +153,8 @@ class Session:
                     screen.resize(size)
                 case ScreenSnapshot():
                     screen = Screen(event.size, scrollback_lines=DEFAULT_SCROLLBACK_LINES)
-                    screen.feed(event.data)
+                    for _ in screen.steps(event.data):
+                        await asyncio.sleep(0)
                     end = event.offset
                 case TerminalEnded():
                     last = event

@@ -27,6 +27,11 @@ _LEAST_COLUMNS = 2
 _CELL_BYTES = 24
 _FED_BYTES = 32 * 1024 * 1024
 """What one feed may take up before the emulator drops the lines beyond its scrollback."""
+_STEP_CELLS = 500_000
+"""What one step may touch: a hundredth of a second."""
+_LONGEST_STEP = 256
+_SHORTEST = 3
+"""Characters of a sequence that touches the whole screen."""
 _REPEATED = re.compile(r"(.)\x1b\[(\d+)b")
 
 
@@ -45,6 +50,16 @@ class Screen:
         piece = _piece_chars(self._size)
         for start in range(0, len(text), piece):
             self._vt.feed_str(text[start : start + piece])
+
+    def steps(self, data: bytes) -> Iterator[int]:
+        """``feed`` in steps that are short whatever ``data`` holds; gives how much has been fed after each.
+
+        A few characters may redraw a screen of a million cells: whoever has other things to do does them between steps.
+        """
+        step = min(max(1, _SHORTEST * _STEP_CELLS // (self._size.columns * self._size.rows)), _LONGEST_STEP)
+        for start in range(0, len(data), step):
+            self.feed(data[start : start + step])
+            yield min(start + step, len(data))
 
     def resize(self, size: TerminalSize) -> None:
         if size != self._size:

@@ -18,8 +18,10 @@ from shadow.terminal.timeline import sizes
 FOLLOW_TIMEOUT_S = 20.0
 GATHER_S = 0.004
 """Between two answers of the holder: under a flood, many readers are woken no more often than that."""
+DRAW_S = 0.005
+"""So long a screen is drawn before others have their turn."""
 FEED_BYTES = 64 * 1024
-"""A screen takes so much at a time: it keeps everything else waiting meanwhile."""
+"""So much of the log is read at a time."""
 
 
 class TerminalFeed:
@@ -100,14 +102,21 @@ class TerminalFeed:
                     lines,
                     self.start,
                 )
+            loop = asyncio.get_running_loop()
+            since = loop.time()
             while self._screen_end < end:
                 changes = self._resize(self._screen, changes)
                 stop = min(end, self._screen_end + FEED_BYTES, *(c.offset for c in changes))
                 for piece in log.read(after=self._screen_end, end=stop, limit_bytes=FEED_BYTES):
                     if isinstance(piece, Output):
-                        self._screen.feed(piece.data)
+                        for fed in self._screen.steps(piece.data):
+                            self._screen_end = piece.offset + fed
+                            if loop.time() - since >= DRAW_S:
+                                await asyncio.sleep(0)
+                                since = loop.time()
                     self._screen_end = piece.end
                 await asyncio.sleep(0)
+                since = loop.time()
             self._resize(self._screen, changes)
             self._screen.resize(self.size)
 
