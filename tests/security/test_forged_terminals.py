@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from aiohttp import web
 from shadow.core.errors import Broken, Denied, LimitExceeded, NotFound, ShadowError, Unavailable
 from shadow.core.ids import TerminalId
 from shadow.core.terminals import TerminalOutput, TerminalSize
-from shadow.execution.interface import TerminalAttachment
+from shadow.execution.interface import TerminalAttachment, TerminalEvent
 from shadow.execution.sidecar_client.attaching import MAX_HELD_BYTES
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import UnixEndpoint
@@ -165,3 +165,27 @@ async def test_a_refused_handshake_is_typed(tmp_path: Path) -> None:
                 await _read(executor)
     finally:
         await runner.cleanup()
+
+
+async def test_many_small_events_take_little_room(tmp_path: Path) -> None:
+    count = 5000
+
+    async def session(socket: web.WebSocketResponse) -> None:
+        await socket.send_bytes(SIZED)
+        for number in range(count):
+            await socket.send_bytes(encode(TerminalFrame.OUTPUT, number, b"x"))
+        for number in range(count):
+            size = TerminalSize(columns=80 + number % 2, rows=24)
+            await socket.send_bytes(encode(TerminalFrame.RESIZED, count, encode_size(size)))
+        await socket.send_bytes(encode(TerminalFrame.ERROR, 0, encode_error(NotFound("closed"))))
+        await asyncio.sleep(30)
+
+    async with lying(tmp_path, session) as executor, asyncio.timeout(20):
+        async with executor.attach_terminal(ID) as attachment:
+            await asyncio.sleep(1.0)
+            events: list[TerminalEvent] = []
+            with suppress(NotFound):
+                async for event in attachment:
+                    events.append(event)  # noqa: PERF401 - what came before the error counts
+    shown = b"".join(event.data for event in events if isinstance(event, TerminalOutput))
+    assert (shown, len(events) < 10) == (b"x" * count, True)

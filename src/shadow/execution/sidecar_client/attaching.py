@@ -33,6 +33,8 @@ from shadow.wire.terminals import TerminalMessage
 
 TYPED_PIECE_BYTES = 32 * 1024
 TAKEN_EVERY_BYTES = WINDOW_BYTES // 4
+JOINED_BYTES = 4096
+EVENT_BYTES = 128
 MAX_HELD_BYTES = WINDOW_BYTES + MAX_FRAME_BYTES
 """No honest sidecar sends more than its window and one frame beyond what was taken."""
 
@@ -220,11 +222,25 @@ class ClientAttachment(TerminalAttachment):
         if self._received is None:
             self._told = start
         self._received = max(end, self._received or 0)
-        self._events.append(event)
-        self._held_bytes += _size(event)
+        self._hold(event)
         if self._held_bytes > MAX_HELD_BYTES:
             raise Broken("The sidecar sends more than was asked for.")
         self._arrived.set()
+
+    def _hold(self, event: TerminalEvent) -> None:
+        """Together with the last where that says the same: many small ones take much more room than their bytes."""
+        last = self._events[-1] if self._events else None
+        if isinstance(last, Resized) and isinstance(event, Resized):
+            self._held_bytes -= _size(self._events.pop())
+        elif (
+            isinstance(last, TerminalOutput)
+            and isinstance(event, TerminalOutput)
+            and len(last.data) + len(event.data) <= JOINED_BYTES
+        ):
+            self._held_bytes -= _size(self._events.pop())
+            event = TerminalOutput(offset=last.offset, data=last.data + event.data)
+        self._events.append(event)
+        self._held_bytes += _size(event)
 
     async def _taken(self, event: TerminalEvent) -> None:
         self._held_bytes -= _size(event)
@@ -304,4 +320,5 @@ def _span(event: TerminalEvent) -> tuple[int, int]:
 
 
 def _size(event: TerminalEvent) -> int:
-    return len(event.data) if isinstance(event, TerminalOutput | ScreenSnapshot) else 0
+    """How much it takes to hold it."""
+    return EVENT_BYTES + (len(event.data) if isinstance(event, TerminalOutput | ScreenSnapshot) else 0)
