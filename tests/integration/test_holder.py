@@ -238,3 +238,23 @@ async def test_a_full_disk_refuses_new_commands_and_turns_output_into_gaps(tmp_p
     finally:
         unmount = await asyncio.create_subprocess_exec("umount", "-l", str(state))
         assert await unmount.wait() == 0
+
+
+
+
+async def test_readers_that_nobody_waits_for_are_not_remembered(tmp_path: Path) -> None:
+    async with holder(tmp_path) as workspace:
+        command = await workspace.commands.start(CommandSpec(argv=("bash", "-c", "echo up; sleep 1000")), operation())
+        async with asyncio.timeout(60):
+            while not (await workspace.commands.get(command.id)).output_end:
+                await asyncio.sleep(0.01)
+
+            async def follow(count: int) -> int:
+                for number in range(count):
+                    fields = {"command": command.id, "after": 0, "timeout_s": 1, "reader": f"reader{number:0900}"}
+                    await workspace.client.call("follow", fields)
+                status = Path(f"/proc/{workspace.process.pid}/status").read_text()
+                return int(status.partition("VmRSS:")[2].split()[0])
+
+            before_kib = await follow(200)
+            assert await follow(6000) - before_kib < 2000

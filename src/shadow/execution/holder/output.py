@@ -83,6 +83,8 @@ class OutputPump:
 
     def reader_at(self, reader: ReaderKey, offset: int) -> None:
         """A reader has got everything before ``offset``."""
+        if self._overflow is not Overflow.WAIT:
+            return  # nobody is waited for
         known = self._readers.get(reader)
         if self._loop is not None and (known is None or offset > known[0]):
             self._readers.pop(_RESUMING, None)
