@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from shadow.core.commands import CommandSpec, Exited, Gap, Killed, Lost, Output, Overflow, Signalled, StdinMode
-from shadow.core.errors import Conflict, OutcomeUnknown, StaleEpoch, Unavailable
+from shadow.core.errors import Conflict, LimitExceeded, OutcomeUnknown, StaleEpoch, Unavailable
 from shadow.core.ids import CommandId
+from shadow.core.terminals import TerminalSpec
 from shadow.execution.host.commands import HostCommands
+from shadow.execution.host.terminals import HostTerminals
 from tests.support.holders import RunningHolder, alive, gone, holder, operation
 
 pytestmark = pytest.mark.anyio
@@ -240,6 +242,33 @@ async def test_a_full_disk_refuses_new_commands_and_turns_output_into_gaps(tmp_p
         assert await unmount.wait() == 0
 
 
+async def test_watchers_do_not_push_out_who_types(tmp_path: Path) -> None:
+    async with holder(tmp_path) as workspace:
+        terminals = HostTerminals(workspace.client, state_dir=str(workspace.state))
+        terminal = await terminals.create(TerminalSpec(argv=("cat",)), operation())
+        assert await terminals.write(terminal.id, b"ab", writer="typist", offset=0) == 2
+        for number in range(300):  # each attachment asks how far it has come
+            await terminals.write(terminal.id, b"", writer=f"watcher{number}", offset=0)
+        assert await terminals.write(terminal.id, b"bc", writer="typist", offset=1) == 3
+
+
+async def test_input_that_waits_is_bounded_however_small(tmp_path: Path) -> None:
+    async with holder(tmp_path) as workspace:
+        terminals = HostTerminals(workspace.client, state_dir=str(workspace.state))
+        spec = TerminalSpec(argv=("bash", "-c", "stty raw -echo; echo up; sleep 1000"))
+        terminal = await terminals.create(spec, operation())
+        async with asyncio.timeout(10):
+            while not (await terminals.get(terminal.id)).output_end:
+                await asyncio.sleep(0.01)
+        waiting = [asyncio.create_task(terminals.write(terminal.id, bytes(200_000), writer="a", offset=0))]
+        empty = (terminals.write(terminal.id, b"", writer="b", offset=0) for _ in range(2000))
+        waiting += map(asyncio.create_task, empty)
+        async with asyncio.timeout(20):
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+        assert any(isinstance(task.exception(), LimitExceeded) for task in done)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_readers_that_nobody_waits_for_are_not_remembered(tmp_path: Path) -> None:

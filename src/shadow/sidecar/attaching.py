@@ -135,6 +135,8 @@ class _Session:
         if self._writer is None:
             raise Rejected("Who types names itself.", mend="Attach with the query parameter `writer`.")
         size = len(frame.payload)
+        if not size:
+            raise TerminalFrameError("input without bytes")  # it would count for nothing while it waits
         if size > MAX_INPUT_BYTES or self._waiting_bytes + size > INPUT_WINDOW_BYTES:
             raise LimitExceeded(
                 f"More than {INPUT_WINDOW_BYTES} bytes were typed beyond what was accepted.",

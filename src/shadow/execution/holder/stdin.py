@@ -10,6 +10,8 @@ from shadow.execution.holder.journal import Record
 from shadow.execution.holder.loop import Loop
 
 MAX_QUEUED_BYTES = 1024 * 1024
+MAX_QUEUED_WRITES = 1024
+"""However small, even empty: whoever sent one may have left, it stays until its turn."""
 MAX_WRITERS = 256
 """Of one terminal: how many are remembered, the latest."""
 
@@ -62,17 +64,20 @@ class StdinFeed:
                 details={"accepted": typed},
             )
         new = memoryview(data)[typed - offset :]
-        self._typed[writer] = typed
         accepted = typed + len(new)
+        if accepted:  # who only asks how far it has come must not push out who types
+            self._typed[writer] = typed
         self._enqueue(
             new, False, lambda result: reply(result if isinstance(result, ShadowError) else {"accepted": accepted})
         )
-        self._typed[writer] = accepted
+        if accepted:
+            self._typed[writer] = accepted
         if len(self._typed) > MAX_WRITERS:
             del self._typed[next(iter(self._typed))]
 
     def _enqueue(self, view: memoryview, close: bool, reply: Reply) -> None:
-        if self._queued and self._queued + len(view) > MAX_QUEUED_BYTES:
+        too_large = self._queued and self._queued + len(view) > MAX_QUEUED_BYTES
+        if too_large or len(self._queue) >= MAX_QUEUED_WRITES:
             raise LimitExceeded("Too much input is waiting already.", mend="Wait for earlier writes first.")
         self._queue.append((view, close, reply))
         self._queued += len(view)
