@@ -224,6 +224,11 @@ class CommandTable:
                 self._journal.command(command.id, None)
 
     @property
+    def visible_running(self) -> int:
+        """Without terminals, and without what the sidecar runs for itself."""
+        return sum(1 for c in self._commands.values() if c.ending is None and c.size is None and not c.hidden)
+
+    @property
     def running(self) -> int:
         return sum(1 for command in self._commands.values() if command.ending is None)
 

@@ -112,7 +112,7 @@ class Holder:
             "uptime_s": self._loop.time() - self._started_at,
             "epoch": self._journal.epoch,
             "lease_remaining_s": max(0.0, self._lease.at - self._loop.time()) if self._lease is not None else None,
-            "commands_running": self._commands.running,
+            "commands_running": self._commands.visible_running,
             "sidecar_restarts": self._sidecars.restarts,
         }
 
