@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shadow.core.commands import CommandSpec, Exited, Gap, Killed, Lost, Output, Overflow, Signalled, StdinMode
-from shadow.core.errors import Conflict, LimitExceeded, OutcomeUnknown, StaleEpoch, Unavailable
+from shadow.core.errors import Conflict, LimitExceeded, OutcomeUnknown, Rejected, StaleEpoch, Unavailable
 from shadow.core.ids import CommandId
 from shadow.core.terminals import TerminalSpec
 from shadow.execution.host.commands import HostCommands
@@ -287,3 +287,33 @@ async def test_readers_that_nobody_waits_for_are_not_remembered(tmp_path: Path) 
 
             before_kib = await follow(200)
             assert await follow(6000) - before_kib < 2000
+
+
+SPEC: dict[str, object] = {
+    "argv": ["true"],
+    "cwd": ".",
+    "env": {},
+    "stdin": "open",
+    "timeout_s": None,
+    "log_limit_bytes": 1 << 20,
+    "overflow": "wait",
+}
+
+
+@pytest.mark.parametrize(
+    ("op", "fields"),
+    [
+        ("start", {}),
+        ("start", {"spec": {**SPEC, "argv": [1]}, "operation": "o"}),
+        ("start", {"spec": {**SPEC, "argv": None}, "operation": "o"}),
+        ("start", {"spec": {**SPEC, "env": {"a": 1}}, "operation": "o"}),
+        ("start", {"spec": {**SPEC, "timeout_s": "soon"}, "operation": "o"}),
+        ("start", {"spec": {**SPEC, "log_limit_bytes": None}, "operation": "o"}),
+        ("finish", {"operation": "o"}),
+    ],
+)
+async def test_a_request_that_makes_no_sense_is_refused(tmp_path: Path, op: str, fields: dict[str, object]) -> None:
+    async with holder(tmp_path) as workspace:
+        with pytest.raises(Rejected):
+            await workspace.client.call(op, fields)
+        assert (await workspace.run("true")).command.ending == Exited(code=0)

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import cast
 
 from shadow.core.commands import CommandSpec, Overflow, StdinMode
 from shadow.core.errors import Broken, LimitExceeded, Rejected, ShadowError
@@ -125,7 +126,7 @@ class Holder:
 
     def _start(self, connection: Connection, request: Record, _blob: bytes) -> None:
         self._commands.start(
-            _spec(request["spec"]),
+            _spec(_object(request, "spec")),
             operation=_text(request, "operation"),
             wait_s=_number(request, "wait_s") if request.get("wait_s") is not None else None,
             reply=self._reply(connection, request),
@@ -218,6 +219,8 @@ class Holder:
         return {"result": self._journal.begin(operation, what=what)}
 
     def _finish(self, _connection: Connection, request: Record, _blob: bytes) -> Record:
+        if "result" not in request:
+            raise Rejected("'result' is missing.")
         self._journal.finish(_text(request, "operation"), request["result"])
         return {}
 
@@ -264,18 +267,30 @@ class Holder:
 
 
 def _spec(value: Record) -> CommandSpec:
+    argv, env = value.get("argv"), _object(value, "env")
+    if not isinstance(argv, list):
+        raise Rejected("'argv' must be a list.")
+    if not all(isinstance(text, str) for text in (*cast("list[object]", argv), *env.values())):
+        raise Rejected("'argv' and the values of 'env' must be text.")
     try:
         return CommandSpec(
-            argv=tuple(value["argv"]),
-            cwd=value["cwd"],
-            env=value["env"],
+            argv=tuple(cast("list[str]", argv)),
+            cwd=_text(value, "cwd"),
+            env=env,
             stdin=StdinMode(value["stdin"]),
-            timeout_s=value["timeout_s"],
-            log_limit_bytes=value["log_limit_bytes"],
+            timeout_s=_number(value, "timeout_s") if value.get("timeout_s") is not None else None,
+            log_limit_bytes=_whole(value, "log_limit_bytes"),
             overflow=Overflow(value["overflow"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise Rejected(f"The command cannot be understood: {error}.") from error
+
+
+def _object(request: Record, name: str) -> Record:
+    value = request.get(name)
+    if not isinstance(value, dict):
+        raise Rejected(f"{name!r} must be an object.")
+    return cast("Record", value)
 
 
 def _size(request: Record) -> TerminalSize:

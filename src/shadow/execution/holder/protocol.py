@@ -7,7 +7,7 @@ Requests are ``{"id": n, "op": name, …}``; each is answered once, in any order
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from shadow.core.errors import LimitExceeded, ShadowError, error_from_code
 
@@ -34,7 +34,7 @@ def error_from_json(value: Mapping[str, Any]) -> ShadowError:
 
 
 class Decoder:
-    """Turns bytes as they arrive into messages. Raises ValueError on lengths that no peer of ours sends."""
+    """Turns bytes as they arrive into messages. Raises ValueError on what no peer of ours sends."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -48,7 +48,17 @@ class Decoder:
             total = _LENGTHS.size + header_bytes + blob_bytes
             if len(self._buffer) < total:
                 return
-            header: dict[str, Any] = json.loads(self._buffer[_LENGTHS.size : _LENGTHS.size + header_bytes])
+            header = _parse(self._buffer[_LENGTHS.size : _LENGTHS.size + header_bytes])
             blob = bytes(self._buffer[_LENGTHS.size + header_bytes : total])
             del self._buffer[:total]
             yield header, blob
+
+
+def _parse(text: bytearray) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("a header is nested too deep") from error
+    if isinstance(header, dict):
+        return cast("dict[str, Any]", header)
+    raise ValueError("a header is no object")
