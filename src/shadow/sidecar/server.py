@@ -25,9 +25,9 @@ log = logging.getLogger("shadow.sidecar")
 
 def websocket_protocol(**given: Any) -> asyncio.Protocol:
     """Loaded with the first terminal: most workspaces never see one."""
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+    from shadow.sidecar.websockets import WebSocketConnection
 
-    return WebSocketsSansIOProtocol(**given)
+    return WebSocketConnection(**given)
 
 
 class SidecarServer(Server):
