@@ -9,7 +9,9 @@ import pytest
 from shadow.core.ids import TerminalId
 from shadow.core.terminals import TerminalSpec
 from shadow.execution.host.executor import open_host
-from tests.support.sidecars import TOKEN, listen, serving
+from shadow.execution.sidecar_client.endpoint import UnixEndpoint
+from shadow.wire.terminal_frames import SUBPROTOCOL, TerminalFrame, decode, encode
+from tests.support.sidecars import TOKEN, client, listen, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -50,3 +52,25 @@ async def _flood(peer: socket.socket, data: bytes) -> None:
     async with asyncio.timeout(20):
         for _ in range(500):
             await asyncio.get_running_loop().sock_sendall(peer, data)
+
+
+async def test_input_without_bytes_is_refused(tmp_path: Path) -> None:
+    """It would count for nothing while it waits for a program that does not read."""
+    path = tmp_path / "sidecar.sock"
+    (tmp_path / "root").mkdir()
+    with listen(path) as listener:
+        async with (
+            open_host(tmp_path / "root", tmp_path / "state") as host,
+            serving(host, listener),
+            client(UnixEndpoint(path)) as executor,
+        ):
+            terminal = await executor.create_terminal(TerminalSpec(argv=("sleep", "1000")))
+            where, query = f"/v1/terminals/{terminal.id}/attach", {"after": 0, "writer": "w"}
+            async with (
+                asyncio.timeout(10),
+                executor.transport.websocket(where, query, protocol=SUBPROTOCOL, limit_bytes=1 << 20) as socket_,
+            ):
+                await socket_.send(encode(TerminalFrame.INPUT, 0))
+                while (frame := decode(await socket_.receive())).kind is not TerminalFrame.ERROR:
+                    pass
+            assert b"input without bytes" in frame.payload.tobytes()
