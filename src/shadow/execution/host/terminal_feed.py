@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing, suppress
 
 from shadow.core.commands import Output
-from shadow.core.errors import ShadowError
+from shadow.core.errors import OutcomeUnknown, ShadowError, Unavailable
 from shadow.core.ids import make_id
 from shadow.core.terminals import MAX_SCROLLBACK_LINES, Resized, ScreenSnapshot, Terminal, TerminalSize
 from shadow.execution.holder.log_files import LogReader
@@ -151,6 +151,9 @@ class TerminalFeed:
                 asked_at, quiet_s = loop.time(), loop.time() - asked_at
                 if quiet_s < GATHER_S:
                     await asyncio.sleep(GATHER_S - quiet_s)
+        except OutcomeUnknown as error:
+            self.failure = Unavailable(error.message, mend="Attach to the workspace again.")  # to read changes nothing
+            self._tell()
         except ShadowError as error:
             self.failure = error
             self._tell()
