@@ -394,7 +394,6 @@ def make(isolation: Isolation, mode: Mode = Mode.LOCAL) -> Callable[[Path], obje
         make(Isolation.CONTAINER),
         make(Isolation.MICROVM),
         make(Isolation.SANDBOX, Mode.REMOTE),
-        make(Isolation.NONE, Mode.MOCK),
     ],
 )
 def test_what_does_not_exist_yet_is_unsupported_with_a_mend(factory: Callable[[Path], object], tmp_path: Path) -> None:
