@@ -1,11 +1,18 @@
 """Fixtures and options of every test."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 # A loaded machine is no failure of a property.
 settings.register_profile("shadow", deadline=None)
 settings.load_profile("shadow")
+
+
+# Whoever is started in the background by a shell ignores it, and so do the programs that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
