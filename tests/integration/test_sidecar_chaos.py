@@ -122,9 +122,6 @@ async def test_the_contract_holds_over_connections_that_break(tmp_path: Path, se
             "commands.too_many_arguments_are_refused",
             "output.megabytes_in_one_line",
             "output.readers_do_not_disturb_each_other",
-            # They feed stdin without offsets, which nobody can repeat safely.
-            "commands.a_started_command_is_described",
-            "output.a_command_may_close_its_output",
             # The smallest log keeps less behind a reader than buffers on the way hold: what it says is a gap.
             "output.a_held_back_command_loses_nothing",
             "output.nobody_following_holds_no_command_back",  # 10 s, for nothing that passes here

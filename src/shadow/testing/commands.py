@@ -174,7 +174,7 @@ async def check_a_started_command_is_described(site: Site) -> None:
     expect_equal((standing.id, standing.ending, standing.argv), (command.id, None, command.argv), "by get_command")
     expect(standing.pid is not None, "A running command has no pid.")
     expect(command.id in {other.id for other in await site.executor.list_commands()}, "The command is not listed.")
-    await site.executor.write_stdin(command.id, b"\n")
+    await site.executor.write_stdin(command.id, b"\n", offset=0)
     ended = await site.wait(command.id)
     expect_equal(ended.ending, Exited(code=5), "the ending")
     expect(ended.ended_at is not None and ended.started_at <= ended.ended_at, "It ended before it started.")
@@ -200,7 +200,7 @@ async def check_waiting_gives_up_after_its_time(site: Site) -> None:
     """wait returns the command as it stands after ``timeout_s``, and the command runs on."""
     command = await site.start_bash("read; echo done")
     expect_equal((await site.executor.wait(command.id, timeout_s=0.02)).ending, None, "the ending after the time")
-    await site.executor.write_stdin(command.id, b"\n")
+    await site.executor.write_stdin(command.id, b"\n", offset=0)
     expect_equal((await site.wait(command.id)).ending, Exited(code=0), "the ending")
 
 
@@ -210,7 +210,7 @@ async def check_run_gives_up_after_its_time(site: Site) -> None:
     site.started.append(result.command.id)
     expect_equal((result.ending, result.exit_code), (None, None), "the ending after the time")
     await site.read_until(result.command.id, b"early\n")
-    await site.executor.write_stdin(result.command.id, b"\n")
+    await site.executor.write_stdin(result.command.id, b"\n", offset=0)
     expect_equal((await site.wait(result.command.id)).ending, Exited(code=0), "the ending")
 
 
@@ -223,7 +223,7 @@ async def check_a_cancelled_wait_leaves_the_command(site: Site) -> None:
     await asyncio.wait([waiting])
     expect(waiting.cancelled(), "The wait was not cancelled.")
     expect_equal((await site.executor.get_command(command.id)).ending, None, "the ending after that")
-    await site.executor.write_stdin(command.id, b"\n")
+    await site.executor.write_stdin(command.id, b"\n", offset=0)
     expect_equal((await site.wait(command.id)).ending, Exited(code=4), "the ending")
 
 
@@ -231,7 +231,7 @@ async def check_many_waits_all_get_the_end(site: Site) -> None:
     """Everybody who waits for a command gets its end, also who asks later."""
     command = await site.start_bash("read; exit 6")
     waits = [asyncio.ensure_future(site.wait(command.id)) for _ in range(5)]
-    await site.executor.write_stdin(command.id, b"\n")
+    await site.executor.write_stdin(command.id, b"\n", offset=0)
     endings = [(await wait).ending for wait in waits]
     expect_equal([*endings, (await site.wait(command.id)).ending], [Exited(code=6)] * 6, "the endings")
 

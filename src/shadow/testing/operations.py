@@ -23,7 +23,7 @@ async def check_a_repeated_start_starts_once(site: Site) -> None:
     site.started.append(first.id)
     again = await site.executor.start(spec, operation=operation)
     expect_equal(again.id, first.id, "the command")
-    await site.executor.write_stdin(first.id, b"\n")
+    await site.executor.write_stdin(first.id, b"\n", offset=0)
     await site.wait(first.id)
     late = await site.executor.start(spec, operation=operation)
     expect_equal(late.id, first.id, "the command, asked again after its end")
@@ -175,7 +175,7 @@ async def check_an_older_epoch_is_refused(site: Site) -> None:
         what="with an older epoch",
     )
     expect_equal(await site.bash("ls; cat file"), b"file\nkept\n", "what is there")
-    await executor.write_stdin(command.id, b"\n")
+    await executor.write_stdin(command.id, b"\n", offset=0)
     expect_equal((await site.wait(command.id)).ending, Exited(code=5), "the ending of the command")
 
 

@@ -53,9 +53,9 @@ async def check_any_byte_is_output(site: Site) -> None:
 async def check_a_split_character_stays_whole(site: Site) -> None:
     """A character whose bytes are written apart comes as just these bytes."""
     command = await site.start_bash("printf '\\xe2'; read; printf '\\x82'; read; printf '\\xac'", until=b"\xe2")
-    await site.executor.write_stdin(command.id, b"\n")
+    await site.executor.write_stdin(command.id, b"\n", offset=0)
     await site.read_until(command.id, b"\xe2\x82")
-    await site.executor.write_stdin(command.id, b"\n")
+    await site.executor.write_stdin(command.id, b"\n", offset=1)
     await site.wait(command.id)
     expect_equal(data_of(await site.output(command.id)), "€".encode(), "the output")
 
@@ -131,7 +131,7 @@ async def check_followers_get_bytes_or_gaps(site: Site) -> None:
     whole = _numbers(300_000)
     spec = site.spec(*shell("read; seq 1 300000"), stdin=StdinMode.OPEN, log_limit_bytes=MIN_LOG_LIMIT_BYTES)
     command = await site.start(spec)
-    await site.executor.write_stdin(command.id, b"\n", close=True)
+    await site.executor.write_stdin(command.id, b"\n", offset=0, close=True)
     items = await site.output(command.id)
     for item in items:
         if isinstance(item, Output):
@@ -149,7 +149,7 @@ async def check_a_held_back_command_loses_nothing(site: Site) -> None:
     async with closed_after(site.follow(command.id)) as following:
         async for item in following:
             if not items:
-                await site.executor.write_stdin(command.id, b"\n", close=True)
+                await site.executor.write_stdin(command.id, b"\n", offset=0, close=True)
             elif len(items) % 10 == 0:
                 await site.executor.get_command(command.id)  # a reader that has more to do than to read
             items.append(item)
@@ -198,7 +198,7 @@ async def check_output_is_seen_while_the_command_runs(site: Site) -> None:
     """A follower gets output when it is written, not when the command ends."""
     command = await site.start_bash("printf one; read; printf two", until=b"one")
     expect_equal((await site.executor.get_command(command.id)).ending, None, "the ending when output was seen")
-    await site.executor.write_stdin(command.id, b"\n")
+    await site.executor.write_stdin(command.id, b"\n", offset=0)
     await site.read_until(command.id, b"two", after=3)
     await site.wait(command.id)
 
@@ -230,7 +230,7 @@ async def check_readers_do_not_disturb_each_other(site: Site) -> None:
         return []
 
     async def feed() -> list[Output | Gap]:
-        await site.executor.write_stdin(command.id, b"\n")
+        await site.executor.write_stdin(command.id, b"\n", offset=0)
         return []
 
     readers = (site.output(command.id), site.output(command.id), site.output(command.id), leave(), feed())
@@ -252,7 +252,7 @@ async def check_output_is_complete_at_the_end(site: Site) -> None:
 async def check_a_command_may_close_its_output(site: Site) -> None:
     """A command that closes its output runs on and ends honestly."""
     command = await site.start_bash("echo bye; exec >&- 2>&-; read; exit 9", until=b"bye")
-    await site.executor.write_stdin(command.id, b"\n")
+    await site.executor.write_stdin(command.id, b"\n", offset=0)
     ended = await site.wait(command.id)
     expect_equal((ended.ending.code if ended.ending and ended.ending.kind == "exited" else None), 9, "the code")
     expect_equal(data_of(await site.output(command.id)), b"bye\n", "the output")
