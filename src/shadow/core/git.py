@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shadow.core.errors import Rejected
+from shadow.core.ids import is_id
 
 DEFAULT_GIT_TIMEOUT_S = 60.0
 MAX_GIT_TIMEOUT_S = 3600.0
@@ -21,6 +22,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_PEOPLE = 100
 MAX_PERSON_CHARS = 500
 MAX_COMMIT_PATHS = 100_000
+MAX_CHECKPOINT_NAMES = 1000
 
 
 class ChangeKind(StrEnum):
@@ -60,6 +62,19 @@ class GitHead:
     """``None``: detached."""
     commit: str | None
     """``None``: the branch is unborn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitCheckpoint:
+    """Where HEAD was, and a commit that holds the whole work tree, ignored files apart."""
+
+    name: str
+    branch: str | None
+    """``None``: detached."""
+    head: str | None
+    """The commit of HEAD; ``None``: the branch was unborn."""
+    commit: str
+    """Below ``refs/shadow/checkpoints/``; its one parent, where there is one, is ``head``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +206,31 @@ def check_branch_name(name: str) -> None:
             f"{name[:200]!a} cannot be the name of a branch.",
             mend="Leave out spaces, control characters, '~^:?*[\\', '..', '@{', and dots, slashes or dashes at the edges.",
         )
+
+
+def check_checkpoint_names(names: Sequence[str]) -> None:
+    """Raises: Rejected."""
+    if len(names) > MAX_CHECKPOINT_NAMES:
+        raise Rejected(f"At most {MAX_CHECKPOINT_NAMES} checkpoints can be named at once.")
+    for name in names:
+        # git keeps "….lock" for itself; no id has a dot.
+        if not is_id(name):
+            raise Rejected(
+                f"{name[:200]!a} cannot be the name of a checkpoint.",
+                mend="Take up to 64 lower-case letters, digits, '-' and '_', a letter or digit first.",
+            )
+
+
+def check_checkpoint(checkpoint: GitCheckpoint) -> None:
+    """Raises: Rejected: no checkpoint can say so."""
+    check_checkpoint_names([checkpoint.name])
+    if checkpoint.branch is not None:
+        check_branch_name(checkpoint.branch)
+    commits = [commit for commit in (checkpoint.head, checkpoint.commit) if commit is not None]
+    if not all(map(is_commit_id, commits)) or len({len(commit) for commit in commits}) != 1:
+        raise Rejected("A checkpoint names its commits by whole ids.")
+    if checkpoint.branch is None and checkpoint.head is None:
+        raise Rejected("A checkpoint whose HEAD is nowhere cannot be restored.")
 
 
 def is_revision(text: str) -> bool:

@@ -31,6 +31,7 @@ from shadow.core.git import (
     DEFAULT_GIT_LIMIT,
     DEFAULT_GIT_TIMEOUT_S,
     GitBranches,
+    GitCheckpoint,
     GitDiff,
     GitFileChanges,
     GitHead,
@@ -497,6 +498,55 @@ class ToolExecutor(ABC):
         files), NotFound (a path that is neither there nor tracked), Rejected (message, person, ignored path, nobody known).
         """
 
+    @abstractmethod
+    async def git_checkpoint(
+        self,
+        name: str,
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitCheckpoint:
+        """Put the whole work tree down as a commit below the hidden ref ``refs/shadow/checkpoints/<name>``; one of that name
+        is replaced. Ignored files are left out, and empty directories; of a repository within, only where its HEAD is.
+
+        The user's index, HEAD, branches, stash and reflogs are not touched: it may be taken in the middle of a merge. Content
+        filters run as for ``git_commit``, and what they drop is not kept. Raises: Rejected (the name is no id).
+        """
+
+    @abstractmethod
+    async def git_restore(
+        self,
+        checkpoint: GitCheckpoint,
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        """Go back to a checkpoint: the files are exactly its own, HEAD is on its branch, that branch at its ``head``, and so is
+        the index, so that what was not committed then is not committed now. Returns where HEAD is.
+
+        What the checkpoint's own ignore rules name stays as it is, as do the insides of repositories within. A merge, rebase,
+        cherry-pick, revert, ``am`` or bisect in progress is ended; so are locks that a killed git left. What was interrupted
+        may be repeated, with the same operation or another one. Raises, before anything is changed: RevisionNotFound (the
+        checkpoint is gone, or not whole), Conflict (another work tree is on its branch, another git is at work),
+        AlreadyExists (a branch with a name that excludes its branch), Rejected.
+        """
+
+    @abstractmethod
+    async def git_drop_checkpoints(
+        self,
+        names: Sequence[str],
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> None:
+        """Let go of checkpoints; git may remove what they alone held. Those that are not there are gone already.
+
+        Raises: Rejected: above ``MAX_CHECKPOINT_NAMES``, or no names.
+        """
+
 
 class WorkspaceManager(ABC):
     """Creates, attaches to and destroys workspaces."""
@@ -538,6 +588,15 @@ class WorkspaceManager(ABC):
     @abstractmethod
     async def egress(self, workspace_id: WorkspaceId) -> EgressStatus:
         """The policy, what was counted over the workspace's life, and the newest events. Raises: NotFound, Unsupported."""
+
+    @abstractmethod
+    async def hibernate(self, workspace_id: WorkspaceId, *, keep_s: float) -> None:
+        """End every process, the egress proxy too, and keep files and history; then it is ``stopped``, its lease ends ``keep_s``
+        seconds from now, and ``attach`` wakes it. What ran is ``lost`` then, with all that it had written.
+
+        Nothing but the lease changes where it hibernates already. Who attaches meanwhile waits, and wakes it again.
+        Raises: NotFound, Unavailable (a process could not be ended), Unsupported where ``capabilities.hibernation`` is false.
+        """
 
     @abstractmethod
     async def destroy(self, workspace_id: WorkspaceId) -> None:

@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 
-from shadow.core.git import GitPerson
+from shadow.core.git import GitCheckpoint, GitPerson
 from shadow.execution.interface import ToolExecutor
 from shadow.sidecar.holds import Holds
 from shadow.sidecar.requests import Operations, read_message
@@ -12,15 +12,19 @@ from shadow.wire.git import (
     GitBranchesMessage,
     GitBranchesRequest,
     GitCheckoutRequest,
+    GitCheckpointMessage,
+    GitCheckpointRequest,
     GitCommitRequest,
     GitCreateBranchRequest,
     GitDiffMessage,
     GitDiffRequest,
+    GitDropCheckpointsRequest,
     GitFileChangesMessage,
     GitFileChangesRequest,
     GitHeadMessage,
     GitLogMessage,
     GitLogRequest,
+    GitRestoreRequest,
     GitStatusMessage,
     GitStatusRequest,
 )
@@ -100,6 +104,32 @@ class GitRoutes:
                 summary="Commit everything, or exactly some paths.",
                 body=GitCommitRequest,
                 answer=GitHeadMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/checkpoint",
+                self.checkpoint,
+                summary="Put the whole work tree down below a hidden ref.",
+                body=GitCheckpointRequest,
+                answer=GitCheckpointMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/restore",
+                self.restore,
+                summary="Go back to a checkpoint: files, branch and index.",
+                body=GitRestoreRequest,
+                answer=GitHeadMessage,
+                operation=True,
+            ),
+            ApiRoute(
+                "POST",
+                "/v1/git/drop-checkpoints",
+                self.drop_checkpoints,
+                summary="Let go of checkpoints.",
+                body=GitDropCheckpointsRequest,
                 operation=True,
             ),
         ]
@@ -192,3 +222,33 @@ class GitRoutes:
                 operation=operation,
             )
         return message_answer(GitHeadMessage.of(head))
+
+    async def checkpoint(self, request: Request) -> Answer:
+        asked = await read_message(request, GitCheckpointRequest)
+        operation = self._operations.of(request)
+        async with self._holds.waiting(request.receive, mutates=True):
+            checkpoint = await self._executor.git_checkpoint(
+                asked.name, repository=asked.repository, timeout_s=asked.timeout_s, operation=operation
+            )
+        return message_answer(GitCheckpointMessage.of(checkpoint))
+
+    async def restore(self, request: Request) -> Answer:
+        asked = await read_message(request, GitRestoreRequest)
+        operation = self._operations.of(request)
+        async with self._holds.waiting(request.receive, mutates=True):
+            head = await self._executor.git_restore(
+                to_core(asked.checkpoint, GitCheckpoint),
+                repository=asked.repository,
+                timeout_s=asked.timeout_s,
+                operation=operation,
+            )
+        return message_answer(GitHeadMessage.of(head))
+
+    async def drop_checkpoints(self, request: Request) -> Answer:
+        asked = await read_message(request, GitDropCheckpointsRequest)
+        operation = self._operations.of(request)
+        async with self._holds.waiting(request.receive, mutates=True):
+            await self._executor.git_drop_checkpoints(
+                asked.names, repository=asked.repository, timeout_s=asked.timeout_s, operation=operation
+            )
+        return Answer(b"{}")

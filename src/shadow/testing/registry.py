@@ -15,8 +15,10 @@ from shadow.testing import (
     files,
     git,
     git_branches,
+    git_checkpoints,
     git_commits,
     git_safety,
+    hibernation,
     limits,
     lines,
     listings,
@@ -54,11 +56,12 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     terminal_readers,
     git,
     git_branches,
+    git_checkpoints,
     git_commits,
     git_safety,
     capabilities,
 )
-MANAGER_MODULES: tuple[ModuleType, ...] = (workspaces, egress, limits)
+MANAGER_MODULES: tuple[ModuleType, ...] = (workspaces, egress, limits, hibernation)
 PREFIX = "check_"
 
 

@@ -11,6 +11,7 @@ from shadow.core.git import (
     ChangeKind,
     GitBranch,
     GitBranches,
+    GitCheckpoint,
     GitCommit,
     GitDiff,
     GitFileChange,
@@ -38,6 +39,13 @@ class GitPersonMessage(Message, core=GitPerson):
 class GitHeadMessage(Message, core=GitHead):
     branch: OsText | None
     commit: CommitId | None
+
+
+class GitCheckpointMessage(Message, core=GitCheckpoint):
+    name: OsText
+    branch: OsText | None
+    head: CommitId | None
+    commit: CommitId
 
 
 class GitStatusEntryMessage(Message, core=GitStatusEntry):
@@ -158,3 +166,15 @@ class GitCommitRequest(GitRequest, body_limit_bytes=LARGE_BODY_BYTES):
     author: GitPersonMessage | None = None
     co_authors: Items[GitPersonMessage] = ()
     paths: tuple[FsPath, ...] | None = None
+
+
+class GitCheckpointRequest(GitRequest):
+    name: OsText
+
+
+class GitRestoreRequest(GitRequest):
+    checkpoint: GitCheckpointMessage
+
+
+class GitDropCheckpointsRequest(GitRequest):
+    names: Items[OsText]

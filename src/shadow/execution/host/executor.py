@@ -27,6 +27,7 @@ from shadow.core.git import (
     DEFAULT_GIT_LIMIT,
     DEFAULT_GIT_TIMEOUT_S,
     GitBranches,
+    GitCheckpoint,
     GitDiff,
     GitFileChanges,
     GitHead,
@@ -50,6 +51,9 @@ from shadow.execution.holder.config import HolderConfig, holder_argv
 from shadow.execution.host.commands import HostCommands
 from shadow.execution.host.files import HostFiles
 from shadow.execution.host.git import HostGit
+from shadow.execution.host.git_checkpoints import HostCheckpoints
+from shadow.execution.host.git_process import GitRunner
+from shadow.execution.host.git_repository import Repositories
 from shadow.execution.host.holder_client import HolderClient
 from shadow.execution.host.search import HostSearch
 from shadow.execution.host.terminals import HostTerminals
@@ -75,7 +79,9 @@ class HostExecutor(ToolExecutor):
         self._search = HostSearch(root)
         self._commands = HostCommands(holder, state_dir=state_dir)
         self._terminals = HostTerminals(holder, state_dir=state_dir)
-        self._git = HostGit(self._commands, root=root, state_dir=state_dir)
+        repositories = Repositories(GitRunner(self._commands), root=root, state_dir=state_dir)
+        self._git = HostGit(repositories)
+        self._checkpoints = HostCheckpoints(repositories, state_dir=state_dir)
         self._epoch = epoch
         self._capabilities = Capabilities(
             isolation=isolation,
@@ -435,6 +441,48 @@ class HostExecutor(ToolExecutor):
                 )
 
         return await self._once(operation, "git_commit", commit, decode=_git_head)
+
+    async def git_checkpoint(
+        self,
+        name: str,
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitCheckpoint:
+        async def take() -> GitCheckpoint:
+            return await self._checkpoints.take(name, repository, timeout_s=timeout_s)
+
+        return await self._once(
+            operation, "git_checkpoint", take, decode=lambda value: GitCheckpoint(**value), again=take
+        )
+
+    async def git_restore(
+        self,
+        checkpoint: GitCheckpoint,
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        async def restore() -> GitHead:
+            with self._watches.paused():
+                return await self._checkpoints.restore(checkpoint, repository, timeout_s=timeout_s)
+
+        return await self._once(operation, "git_restore", restore, decode=_git_head, again=restore)
+
+    async def git_drop_checkpoints(
+        self,
+        names: Sequence[str],
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> None:
+        async def drop() -> None:
+            await self._checkpoints.drop(names, repository, timeout_s=timeout_s)
+
+        await self._once(operation, "git_drop_checkpoints", drop, decode=lambda _: None, again=drop)
 
     # Operations
 

@@ -2,11 +2,8 @@
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from shadow.core.errors import (
     AlreadyExists,
@@ -34,7 +31,6 @@ from shadow.core.git import (
     full_message,
     is_branch_name,
 )
-from shadow.execution.host.commands import HostCommands
 from shadow.execution.host.git_parsing import (
     BRANCH_FORMAT,
     LOG_FORMAT,
@@ -46,9 +42,8 @@ from shadow.execution.host.git_parsing import (
     file_changes,
     text,
 )
-from shadow.execution.host.git_process import MAX_OUTPUT_BYTES, Deadline, GitOutput, GitRunner, encode_list
-from shadow.execution.host.git_repository import Repository, failure, find_repository, path_failure
-from shadow.execution.host.paths import WorkspacePaths
+from shadow.execution.host.git_process import MAX_OUTPUT_BYTES, GitOutput, encode_list
+from shadow.execution.host.git_repository import Repositories, Repository, copy_index, failure, path_failure
 from shadow.execution.host.threads import in_thread
 
 MAX_LOG_BYTES = 16 * 1024 * 1024
@@ -61,18 +56,15 @@ _PATCH = ("--patch", "--binary", "--full-index", "--src-prefix=a/", "--dst-prefi
 class HostGit:
     """The git methods of ``ToolExecutor``, without operations: whoever journals calls them once."""
 
-    def __init__(self, commands: HostCommands, *, root: Path, state_dir: str, runner: GitRunner | None = None) -> None:
-        self._root = root.absolute()
-        self._paths = WorkspacePaths(root)
-        self._scratch = os.path.join(state_dir, "git")
-        self._runner = runner or GitRunner(commands)
+    def __init__(self, repositories: Repositories) -> None:
+        self._repositories = repositories
 
     # What is there
 
     async def status(self, repository: str, *, limit: int, timeout_s: float) -> GitStatus:
         check_bounds(limit=limit, timeout_s=timeout_s)
         with _understood():
-            repo = await self._open(repository, timeout_s)
+            repo = await self._repositories.open(repository, timeout_s)
             head = await repo.head()
             output = await repo.git(
                 *("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--ignored=no"),
@@ -102,7 +94,7 @@ class HostGit:
         timeout_s: float,
     ) -> GitDiff:
         check_bounds(limit_bytes=limit_bytes, context_lines=context_lines, timeout_s=timeout_s)
-        repo = await self._open(repository, timeout_s)
+        repo = await self._repositories.open(repository, timeout_s)
         own = repo.own_paths(paths)
         commit, tree = (None, None) if base is None else await _base(repo, base, merge_base=merge_base)
         async with self._with_untracked(repo) as view:
@@ -119,11 +111,11 @@ class HostGit:
     ) -> GitFileChanges:
         check_bounds(limit=limit, timeout_s=timeout_s)
         with _understood():
-            repo = await self._open(repository, timeout_s)
+            repo = await self._repositories.open(repository, timeout_s)
             commit, tree = await _base(repo, base, merge_base=merge_base)
             async with self._with_untracked(repo) as view:
                 output = await view.git("diff", *_DIFF, "--raw", "--numstat", "--no-abbrev", "-z", tree, "--")
-            _check_whole(output)
+            check_whole(output)
             changes = file_changes(output.stdout, repo.prefix)
         return GitFileChanges(changes=tuple(changes[:limit]), base=commit, truncated=len(changes) > limit)
 
@@ -132,7 +124,7 @@ class HostGit:
     ) -> GitLog:
         check_bounds(limit=limit, skip=skip, timeout_s=timeout_s)
         with _understood():
-            repo = await self._open(repository, timeout_s)
+            repo = await self._repositories.open(repository, timeout_s)
             start = await repo.commit_of(revision)
             without = [] if exclude is None else [f"^{await repo.commit_of(exclude)}"]
             output = await repo.git(
@@ -149,7 +141,7 @@ class HostGit:
     async def branches(self, repository: str, *, limit: int, timeout_s: float) -> GitBranches:
         check_bounds(limit=limit, timeout_s=timeout_s)
         with _understood():
-            repo = await self._open(repository, timeout_s)
+            repo = await self._repositories.open(repository, timeout_s)
             head = await repo.head()
             output = await repo.git(
                 "for-each-ref", f"--format={BRANCH_FORMAT}", "--sort=refname", "refs/heads", "refs/remotes"
@@ -164,7 +156,7 @@ class HostGit:
     ) -> GitHead:
         check_bounds(timeout_s=timeout_s)
         check_branch_name(name)
-        repo = await self._open(repository, timeout_s)
+        repo = await self._repositories.open(repository, timeout_s)
         head = await repo.head()
         if await repo.branch_commit(name) is not None or head == GitHead(branch=name, commit=None):
             raise AlreadyExists(f"There is a branch {name!a} already.", details={"branch": name})
@@ -187,7 +179,7 @@ class HostGit:
 
     async def checkout(self, revision: str, repository: str, *, timeout_s: float) -> GitHead:
         check_bounds(timeout_s=timeout_s)
-        repo = await self._open(repository, timeout_s)
+        repo = await self._repositories.open(repository, timeout_s)
         if is_branch_name(revision):
             if await repo.branch_commit(revision) is not None:
                 await _switch(repo, revision)
@@ -214,7 +206,7 @@ class HostGit:
             check_person(author)
         if paths is not None and not paths:
             raise Rejected("No path was chosen.", mend="Leave 'paths' out to commit everything.")
-        repo = await self._open(repository, timeout_s)
+        repo = await self._repositories.open(repository, timeout_s)
         _check_free(repo)
         head = await repo.head()
         unmerged = list(fields_of((await repo.git("diff", "--name-only", "--diff-filter=U", "-z", "--")).stdout))
@@ -232,43 +224,26 @@ class HostGit:
         )
         if tree == before:
             raise NothingToCommit("There is nothing to commit.")
-        commit = await _write_commit(repo, tree, body, head, author)
+        commit = await write_commit(repo, tree, body, head, author)
         subject = message.strip().splitlines()[0][:200]
         await repo.git("update-ref", "-m", f"commit: {subject}", "HEAD", commit, head.commit or "0" * len(commit))
         return GitHead(branch=head.branch, commit=commit)
 
     # Parts
 
-    async def _open(self, directory: str, timeout_s: float) -> Repository:
-        deadline = Deadline(timeout_s)
-        repo = await in_thread(
-            None, find_repository, self._paths, directory, runner=self._runner, base=self._root, deadline=deadline
-        )
-        await repo.settle(self._paths)
-        return repo
-
-    @asynccontextmanager
-    async def _scratch_directory(self) -> AsyncGenerator[str]:
-        os.makedirs(self._scratch, mode=0o700, exist_ok=True)
-        path = tempfile.mkdtemp(dir=self._scratch)
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-
     @asynccontextmanager
     async def _with_untracked(self, repo: Repository) -> AsyncGenerator[Repository]:
         """The repository on a copy of its index in which untracked files are announced, so that diffs show them."""
-        async with self._scratch_directory() as scratch:
+        async with self._repositories.scratch_directory() as scratch:
             copy = os.path.join(scratch, "index")
             os.mkdir(objects := os.path.join(scratch, "objects"))  # git writes down the empty file that it announces
             view = repo.with_index(copy)
             index = await repo.line("rev-parse", "--path-format=absolute", "--git-path", "index")
             assert index is not None
             for last in (False,) * (_UNTRACKED_TRIES - 1) + (True,):
-                await in_thread(None, _copy_index, index, copy)
+                await in_thread(None, copy_index, index, copy)
                 listed = await view.git("ls-files", "-z", "--others", "--exclude-standard")
-                _check_whole(listed)
+                check_whole(listed)
                 names = [name for name in fields_of(listed.stdout) if not name.endswith(b"/")]
                 if not names:
                     break
@@ -287,7 +262,7 @@ class HostGit:
     async def _add_chosen(self, repo: Repository, paths: Sequence[str], head: GitHead) -> str:
         """The tree of HEAD with ``paths`` as they are in the work tree; the index takes them too."""
         chosen = encode_list(paths)
-        async with self._scratch_directory() as scratch:
+        async with self._repositories.scratch_directory() as scratch:
             only = repo.with_index(os.path.join(scratch, "index"))
             if head.commit is not None:
                 await only.git("read-tree", head.commit)
@@ -309,7 +284,7 @@ async def _add_all(repo: Repository) -> str:
     return tree
 
 
-async def _write_commit(repo: Repository, tree: str, body: bytes, head: GitHead, author: GitPerson | None) -> str:
+async def write_commit(repo: Repository, tree: str, body: bytes, head: GitHead, author: GitPerson | None) -> str:
     """A commit that nothing points to yet."""
     parents = [] if head.commit is None else ["-p", head.commit]
     person: dict[str, str] = {}
@@ -386,19 +361,10 @@ def _check_free(repo: Repository) -> None:
         )
 
 
-def _check_whole(output: GitOutput) -> None:
+def check_whole(output: GitOutput) -> None:
     """Raises: LimitExceeded."""
     if output.truncated:
         raise LimitExceeded(f"git has more than {MAX_OUTPUT_BYTES} bytes to say.", details={"limit": "bytes"})
-
-
-def _copy_index(index: str, copy: str) -> None:
-    """With its times: by them git knows which files may have changed since."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(copy)
-    with contextlib.suppress(FileNotFoundError):  # nothing was ever added
-        if os.path.isfile(index):
-            shutil.copy2(index, copy)
 
 
 @contextlib.contextmanager

@@ -4,10 +4,14 @@ git is told both its directory and its work tree, so that neither ``core.worktre
 it need not care who owns the files.
 """
 
+import contextlib
 import os
 import re
+import shutil
 import stat
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from shadow.core.errors import (
@@ -26,6 +30,7 @@ from shadow.core.git import GitHead, GitProgress, is_commit_id, is_revision
 from shadow.execution.host.git_parsing import Prefix, text
 from shadow.execution.host.git_process import Deadline, GitOutput, GitRunner
 from shadow.execution.host.paths import WorkspacePaths, encode_path, show_path
+from shadow.execution.host.threads import in_thread
 
 _IN_PROGRESS = {
     "rebase-merge": GitProgress.REBASE,
@@ -41,6 +46,17 @@ _NOT_A_REPOSITORY = re.compile(
     rb"fatal: (not a git repository|invalid gitfile format|bad config|unknown repository ext)"
 )
 _DISK_FULL = re.compile(rb"No space left on device|Disk quota exceeded")
+_EXACT = {
+    "core.fileMode": "true",
+    "core.symlinks": "true",
+    "core.ignoreCase": "false",
+    "core.precomposeUnicode": "false",
+    "core.protectNTFS": "false",
+    "core.protectHFS": "false",
+    "core.trustctime": "true",
+    "core.checkStat": "default",
+    "core.preloadIndex": "false",  # its threads cost more than they save
+}
 _HOOK = re.compile(r"hook\.(.+)\.[^.]+", re.DOTALL)
 
 
@@ -55,15 +71,19 @@ class Repository:
         self.root = root
         self.prefix = Prefix(root)
         self.git_dir = f"{work_tree}/.git"
-        self._work_tree = work_tree
+        self.work_tree = work_tree
         self._settings: Mapping[str, str] = {}
         self._env = {"GIT_DIR": self.git_dir, "GIT_WORK_TREE": work_tree}
         if index is not None:
             self._env["GIT_INDEX_FILE"] = index
 
+    @property
+    def left_s(self) -> float:
+        return self._deadline.left_s
+
     def with_index(self, path: str) -> "Repository":
         """The same, on another index."""
-        other = Repository(self._runner, root=self.root, work_tree=self._work_tree, deadline=self._deadline, index=path)
+        other = Repository(self._runner, root=self.root, work_tree=self.work_tree, deadline=self._deadline, index=path)
         other.git_dir, other._settings = self.git_dir, self._settings
         return other
 
@@ -88,6 +108,11 @@ class Repository:
         if output.code != 0 and not may_fail and not output.truncated:
             raise failure(output)
         return output
+
+    async def exact(self, *arguments: str, stdin: bytes = b"", may_fail: bool = False) -> GitOutput:
+        """As ``git``, for a tree that is what lies on this file system, whatever the repository's settings leave out."""
+        settings = [part for name, value in _EXACT.items() for part in ("-c", f"{name}={value}")]
+        return await self.git(*settings, *arguments, stdin=stdin, may_fail=may_fail)
 
     async def line(self, *arguments: str, may_fail: bool = False) -> str | None:
         """The one line that git prints; ``None`` where it fails and may."""
@@ -125,6 +150,14 @@ class Repository:
             raise GitFailed("git names a commit that is none.")
         return GitHead(branch=branch.removeprefix("refs/heads/") if branch is not None else None, commit=commit)
 
+    async def born_head(self) -> GitHead | None:
+        """``head`` by a single call; ``None`` where that does not tell it."""
+        said = await self.git("rev-parse", "HEAD^{commit}", "--symbolic-full-name", "HEAD", may_fail=True)
+        commit, _, ref = text(said.stdout.removesuffix(b"\n")).partition("\n")
+        if said.code != 0 or not is_commit_id(commit) or "\n" in ref or not ref.startswith(("HEAD", "refs/heads/")):
+            return None
+        return GitHead(branch=None if ref == "HEAD" else ref.removeprefix("refs/heads/"), commit=commit)
+
     async def commit_of(self, revision: str) -> str:
         """Raises: RevisionNotFound, UnbornHead."""
         found = None
@@ -139,6 +172,15 @@ class Repository:
     async def branch_commit(self, name: str) -> str | None:
         """The commit of a local branch."""
         return await self.line("rev-parse", "--verify", "-q", f"refs/heads/{name}^{{commit}}", may_fail=True)
+
+    async def work_trees(self) -> Sequence[tuple[str, str]]:
+        """Of each work tree that a branch is checked out in and that is still there: where, and the branch's ref."""
+        found: list[tuple[str, str]] = []
+        for block in (await self.git("worktree", "list", "--porcelain")).stdout.split(b"\n\n"):
+            facts = dict(line.partition(b" ")[::2] for line in block.split(b"\n"))
+            if b"branch" in facts and b"prunable" not in facts:
+                found.append((text(facts[b"worktree"]), text(facts[b"branch"])))
+        return found
 
     async def empty_tree(self) -> str:
         tree = await self.line("hash-object", "-t", "tree", "--stdin")
@@ -181,6 +223,45 @@ def without_hooks(names: str) -> Mapping[str, str]:
         settings[f"GIT_CONFIG_KEY_{index}"] = f"hook.{hook}.enabled"
         settings[f"GIT_CONFIG_VALUE_{index}"] = "false"
     return settings
+
+
+class Repositories:
+    """The repositories of one workspace."""
+
+    def __init__(self, runner: GitRunner, *, root: Path, state_dir: str) -> None:
+        self._runner = runner
+        self._root = root.absolute()
+        self._paths = WorkspacePaths(root)
+        self._scratch = os.path.join(state_dir, "git")
+
+    async def open(self, directory: str, timeout_s: float) -> Repository:
+        """Raises: NotARepository, PathRefused, and as ``WorkspacePaths.open_directory``."""
+        deadline = Deadline(timeout_s)
+        repo = await in_thread(
+            None, find_repository, self._paths, directory, runner=self._runner, base=self._root, deadline=deadline
+        )
+        await repo.settle(self._paths)
+        return repo
+
+    @asynccontextmanager
+    async def scratch_directory(self) -> AsyncGenerator[str]:
+        os.makedirs(self._scratch, mode=0o700, exist_ok=True)
+        path = tempfile.mkdtemp(dir=self._scratch)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_index(index: str, copy: str) -> bool:
+    """With its times: by them git knows which files may have changed since. ``False`` where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(copy)
+    with contextlib.suppress(FileNotFoundError):  # nothing was ever added
+        if os.path.isfile(index):
+            shutil.copy2(index, copy)
+            return True
+    return False
 
 
 def find_repository(

@@ -29,6 +29,9 @@ from shadow.storage.locks import lock, try_lock
 GRACE_S = 12.0
 """For a holder without a pid namespace to end its commands one by one."""
 _KILL_S = 30.0
+_STARTS_WITHIN_S = 60.0
+_PROXY_GRACE_S = 3.0
+"""For an egress proxy to write down what it has counted, once the holder is gone."""
 _REMOVAL_S = 3600.0
 _POLL_S = 0.005
 
@@ -53,6 +56,46 @@ async def end_and_remove(workspaces: Workspaces, workspace_id: WorkspaceId, uids
                 os.close(fd)
         if uids is not None:
             await uids.release(workspaces.path / workspace_id)
+
+
+async def end_processes(directory: WorkspaceDirectory) -> None:
+    """Leaves the directory as it is: whoever attaches starts it again. One that is being started comes up first.
+
+    Raises: NotFound: it was destroyed meanwhile. Unavailable: a process is still there.
+    """
+    with typed_failures("Ending the workspace's processes"):
+        fd = directory.open_lock()
+        try:
+            with suppress(TimeoutError):  # who was starting it died of that: what it left is killed below
+                async with asyncio.timeout(_STARTS_WITHIN_S):
+                    await _end_ready_holders(directory, fd)
+            await _wait_for_proxy(directory)
+            await _end_processes(directory, fd)
+            if not directory.is_current():
+                raise NotFound(f"The workspace {directory.id} was destroyed.")
+            await asyncio.to_thread(remove_groups, directory.id)
+        finally:
+            os.close(fd)
+
+
+async def _end_ready_holders(directory: WorkspaceDirectory, lock_fd: int) -> None:
+    """Until the ALIVE lock is ours: nobody can start then."""
+    while not try_lock(lock_fd, ALIVE):
+        holder = read_holder(directory.fd)
+        # Read after the holder: where it says ready, that one is.
+        handle = ProcessHandle.open(holder) if holder is not None and directory.manifest().ready else None
+        if handle is not None:
+            with handle:
+                await _end(handle, gently=not is_first_of_namespace(handle.pid))
+        await asyncio.sleep(_POLL_S)
+
+
+async def _wait_for_proxy(directory: WorkspaceDirectory) -> None:
+    """It ends with the holder, by itself."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PROXY_GRACE_S):
+            while directory.is_held(PROXYING):  # noqa: ASYNC110 - the kernel tells nobody when a lock becomes free
+                await asyncio.sleep(_POLL_S)
 
 
 def remove_directory(path: Path) -> None:

@@ -27,7 +27,7 @@ from shadow.execution.holder.measuring import measure_tree
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.local import egress
 from shadow.execution.local.directory import ALIVE, FILES, REMOVING, WorkspaceDirectory, Workspaces
-from shadow.execution.local.ending import end_and_remove, remove_directory
+from shadow.execution.local.ending import end_and_remove, end_processes, remove_directory
 from shadow.execution.local.failures import typed_failures
 from shadow.execution.local.manifest import Manifest, read_holder
 from shadow.execution.local.process import identify, is_alive
@@ -297,6 +297,14 @@ class LocalWorkspaceManager(WorkspaceManager):
 
     # Ending
 
+    async def hibernate(self, workspace_id: WorkspaceId, *, keep_s: float) -> None:
+        check_lease(keep_s)
+        with self._workspaces.open(workspace_id) as directory:
+            expires_at = self._clock() + keep_s
+            # Before anything ends: a reaper never meets it without processes and with its old lease.
+            await directory.change(lambda m: replace(m, lease_expires_at=expires_at))
+            await end_processes(directory)
+
     async def destroy(self, workspace_id: WorkspaceId) -> None:
         if not is_id(workspace_id):
             return
@@ -358,5 +366,6 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         trees=True,
         watching=True,
         limits=True,
+        hibernation=True,
         egress=isolation is Isolation.SANDBOX,
     )

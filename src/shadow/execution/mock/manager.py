@@ -21,7 +21,7 @@ from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.mock.chances import Chances
 from shadow.execution.mock.executor import MockToolExecutor
 from shadow.execution.mock.plan import MockPlan, PodEnd
-from shadow.execution.mock.pods import TOLD, PodMoment, PodPhase, state_of
+from shadow.execution.mock.pods import GONE, TOLD, PodMoment, PodPhase, state_of
 from shadow.execution.mock.times import RealTime, Time
 from shadow.execution.mock.workspace import MockWorkspace
 from shadow.execution.opening import opened
@@ -50,7 +50,9 @@ class MockWorkspaceManager(WorkspaceManager):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(isolation=self._isolation, survives_sidecar=True, network=False, programs=False)
+        return Capabilities(
+            isolation=self._isolation, survives_sidecar=True, network=False, hibernation=True, programs=False
+        )
 
     # Making
 
@@ -98,7 +100,7 @@ class MockWorkspaceManager(WorkspaceManager):
         workspace = self._get(workspace_id)
         await self._delay("attach")
         self._strike("attach")
-        if workspace.phase is PodPhase.EVICTED:
+        if workspace.phase in GONE:
             await workspace.start(again=True)
         await workspace.settled()
         if take_over:
@@ -170,6 +172,14 @@ class MockWorkspaceManager(WorkspaceManager):
         return workspace
 
     # Ending
+
+    async def hibernate(self, workspace_id: WorkspaceId, *, keep_s: float) -> None:
+        check_lease(keep_s)
+        workspace = self._get(workspace_id)
+        workspace.set_lease(keep_s)
+        if workspace.phase not in GONE:
+            await workspace.settled()
+            workspace.hibernate()
 
     async def destroy(self, workspace_id: WorkspaceId) -> None:
         workspace = self._workspaces.pop(workspace_id, None)

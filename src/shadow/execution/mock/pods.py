@@ -20,6 +20,7 @@ class PodPhase(StrEnum):
     OOM_KILLED = "oom_killed"
     """Being started again."""
     EVICTED = "evicted"
+    HIBERNATED = "hibernated"
     UNSCHEDULABLE = "unschedulable"
     IMAGE_PULL_FAILED = "image_pull_failed"
     ENDED = "ended"
@@ -29,8 +30,11 @@ class PodPhase(StrEnum):
 _STATES = {
     PodPhase.READY: WorkspaceState.READY,
     PodPhase.EVICTED: WorkspaceState.STOPPED,
+    PodPhase.HIBERNATED: WorkspaceState.STOPPED,
     PodPhase.ENDED: WorkspaceState.STOPPED,
 }
+GONE = (PodPhase.EVICTED, PodPhase.HIBERNATED)
+"""Without a pod, until somebody attaches."""
 TOLD = {
     PodPhase.OOM_KILLED: "The pod was OOM-killed and is being started again (exit code 137).",
     PodPhase.EVICTED: "The pod was evicted: the node was low on resource: memory.",

@@ -10,6 +10,7 @@ from shadow.core.git import (
     DEFAULT_GIT_LIMIT,
     DEFAULT_GIT_TIMEOUT_S,
     GitBranches,
+    GitCheckpoint,
     GitDiff,
     GitFileChanges,
     GitHead,
@@ -176,4 +177,34 @@ class UnsupportedParts(ToolExecutor):
         timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
         operation: Operation | None = None,
     ) -> GitHead:
+        _refuse("git")
+
+    async def git_checkpoint(
+        self,
+        name: str,
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitCheckpoint:
+        _refuse("git")
+
+    async def git_restore(
+        self,
+        checkpoint: GitCheckpoint,
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        _refuse("git")
+
+    async def git_drop_checkpoints(
+        self,
+        names: Sequence[str],
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> None:
         _refuse("git")

@@ -16,7 +16,7 @@ from shadow.execution.mock.files import MockFiles
 from shadow.execution.mock.latency import draw
 from shadow.execution.mock.operations import Operations
 from shadow.execution.mock.plan import MockPlan, PodEnd, PodPlan
-from shadow.execution.mock.pods import TOLD, PodMoment, PodPhase, bring_up, phase_after
+from shadow.execution.mock.pods import GONE, TOLD, PodMoment, PodPhase, bring_up, phase_after
 from shadow.execution.mock.scripted import Programs
 from shadow.execution.mock.times import Time
 from shadow.execution.mock.tree import ROOT, Tree
@@ -102,6 +102,10 @@ class MockWorkspace:
             if what is PodEnd.OOM_KILLED:
                 self._events.append(asyncio.create_task(self._restart()))
 
+    def hibernate(self) -> None:
+        self._enter(PodPhase.HIBERNATED)
+        self._end_everything()
+
     async def _restart(self) -> None:
         await self.time.background_sleep(draw(self._pod.restart, self.chances.random("pod")))
         if self.phase is PodPhase.OOM_KILLED:
@@ -136,7 +140,7 @@ class MockWorkspace:
         self.history.append(PodMoment(phase=phase, at=self.time.now()))
         if phase is PodPhase.READY:
             self._ready_at = self.time.now()
-        if phase in (PodPhase.READY, PodPhase.EVICTED, PodPhase.ENDED):
+        if phase in (PodPhase.READY, PodPhase.ENDED, *GONE):
             self._settled.set()
         else:
             self._settled.clear()
@@ -144,7 +148,7 @@ class MockWorkspace:
     def _end_everything(self) -> None:
         for call in self._calls:
             call.cancel()
-        self.commands.lose(TOLD[self.phase])
+        self.commands.lose(TOLD.get(self.phase, "The workspace was hibernated."))
 
     async def settled(self) -> None:
         """Wait while the pod starts, or starts again. Raises: Unavailable: it will not come."""
@@ -160,7 +164,7 @@ class MockWorkspace:
 
     def _away(self) -> Unavailable:
         told = TOLD.get(self.phase, f"The pod is {self.phase.value}.")
-        mend = "Attach again." if self.phase is PodPhase.EVICTED else "Try again in a while."
+        mend = "Attach again." if self.phase in GONE else "Try again in a while."
         return Unavailable(
             f"The workspace does not answer: {told}", mend=mend, details={"phase": self.phase.value, "reason": told}
         )

@@ -8,6 +8,7 @@ from shadow.core.git import (
     DEFAULT_GIT_LIMIT,
     DEFAULT_GIT_TIMEOUT_S,
     GitBranches,
+    GitCheckpoint,
     GitDiff,
     GitFileChanges,
     GitHead,
@@ -15,6 +16,8 @@ from shadow.core.git import (
     GitPerson,
     GitStatus,
     check_bounds,
+    check_checkpoint,
+    check_checkpoint_names,
     is_branch_name,
 )
 from shadow.core.ids import Operation
@@ -25,16 +28,20 @@ from shadow.wire.git import (
     GitBranchesMessage,
     GitBranchesRequest,
     GitCheckoutRequest,
+    GitCheckpointMessage,
+    GitCheckpointRequest,
     GitCommitRequest,
     GitCreateBranchRequest,
     GitDiffMessage,
     GitDiffRequest,
+    GitDropCheckpointsRequest,
     GitFileChangesMessage,
     GitFileChangesRequest,
     GitHeadMessage,
     GitLogMessage,
     GitLogRequest,
     GitRequest,
+    GitRestoreRequest,
     GitStatusMessage,
     GitStatusRequest,
 )
@@ -212,6 +219,54 @@ class GitClient(Sender):
         if head.commit is None:
             raise Broken("The sidecar committed and names no commit.")
         return head
+
+    async def git_checkpoint(
+        self,
+        name: str,
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitCheckpoint:
+        check_bounds(timeout_s=timeout_s)
+        check_checkpoint_names([name])
+        fields = {"name": name, "repository": repository, "timeout_s": timeout_s}
+        reply = await self._ask("checkpoint", outgoing(GitCheckpointRequest, fields), self.operation(operation))
+        checkpoint = to_core(parse_answer(GitCheckpointMessage, reply.body), GitCheckpoint)
+        _check_head(GitHead(branch=checkpoint.branch, commit=checkpoint.head))
+        if checkpoint.name != name:
+            raise Broken("The sidecar made another checkpoint.")
+        return checkpoint
+
+    async def git_restore(
+        self,
+        checkpoint: GitCheckpoint,
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> GitHead:
+        check_bounds(timeout_s=timeout_s)
+        check_checkpoint(checkpoint)
+        fields = {"checkpoint": checkpoint, "repository": repository, "timeout_s": timeout_s}
+        reply = await self._ask("restore", outgoing(GitRestoreRequest, fields), self.operation(operation))
+        head = _head(reply)
+        if head != GitHead(branch=checkpoint.branch, commit=checkpoint.head):
+            raise Broken("The sidecar went back to another place.")
+        return head
+
+    async def git_drop_checkpoints(
+        self,
+        names: Sequence[str],
+        *,
+        repository: str = ".",
+        timeout_s: float = DEFAULT_GIT_TIMEOUT_S,
+        operation: Operation | None = None,
+    ) -> None:
+        check_bounds(timeout_s=timeout_s)
+        check_checkpoint_names(names)
+        fields = {"names": tuple(names), "repository": repository, "timeout_s": timeout_s}
+        await self._ask("drop-checkpoints", outgoing(GitDropCheckpointsRequest, fields), self.operation(operation))
 
     async def _ask(
         self,
