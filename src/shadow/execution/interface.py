@@ -592,7 +592,8 @@ class WorkspaceManager(ABC):
     @abstractmethod
     async def hibernate(self, workspace_id: WorkspaceId, *, keep_s: float) -> None:
         """End every process, the egress proxy too, and keep files and history; then it is ``stopped``, its lease ends ``keep_s``
-        seconds from now, and ``attach`` wakes it. What ran is ``lost`` then, with all that it had written.
+        seconds from now, and ``attach`` wakes it. What ran is ``lost`` then (``signalled``, where its end was seen), and all that
+        it had written is kept.
 
         Nothing but the lease changes where it hibernates already. Who attaches meanwhile waits, and wakes it again.
         Raises: NotFound, Unavailable (a process could not be ended), Unsupported where ``capabilities.hibernation`` is false.

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shadow.core.commands import CommandSpec, Exited, Lost, StdinMode, shell
+from shadow.core.commands import CommandSpec, Exited, Lost, Signalled, StdinMode, shell
 from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import NotFound, Rejected, ShadowError, Unavailable
 from shadow.core.terminals import TerminalOutput, TerminalSpec
@@ -22,7 +22,7 @@ from shadow.testing.workspaces import LEASE_S, UNKNOWN, a_workspace
 
 
 async def check_files_and_logs_are_kept(manager: WorkspaceManager) -> None:
-    """A hibernated workspace is stopped; attaching finds its files and logs, and what ran is lost with all that it wrote."""
+    """A hibernated workspace is stopped; attaching finds its files and logs, and of what ran all that it wrote."""
     async with a_workspace(manager, name="sleeper") as made:
         async with await manager.attach(made.id) as executor:
             await executor.write_file("file", b"kept")
@@ -42,7 +42,7 @@ async def check_files_and_logs_are_kept(manager: WorkspaceManager) -> None:
             expect_equal((await executor.read_file("file")).content, b"kept", "the file")
             expect_equal((await executor.get_command(ended.command.id)).ending, Exited(code=0), "the earlier ending")
             lost = await executor.get_command(runs.id)
-            expect(isinstance(lost.ending, Lost), f"The command that ran ended as {lost.ending}.")
+            expect(isinstance(lost.ending, Lost | Signalled), f"The command that ran ended as {lost.ending}.")
             for command, output in ((ended.command.id, b"done\n"), (runs.id, b"begun\n")):
                 pieces = [getattr(piece, "data", b"") async for piece in executor.read_output(command)]
                 expect_equal(b"".join(pieces), output, "the output of before")
@@ -50,8 +50,8 @@ async def check_files_and_logs_are_kept(manager: WorkspaceManager) -> None:
             expect_equal(again.stdout, b"awake\n", "a new command")
 
 
-async def check_terminals_are_lost_with_their_history(manager: WorkspaceManager) -> None:
-    """A terminal that ran is lost, and what it showed can still be read."""
+async def check_the_history_of_terminals_is_kept(manager: WorkspaceManager) -> None:
+    """A terminal that ran has ended, and what it showed can still be read."""
     async with a_workspace(manager) as made:
         async with await manager.attach(made.id) as executor:
             terminal = await executor.create_terminal(TerminalSpec(argv=shell("echo shown; read")))
@@ -63,7 +63,7 @@ async def check_terminals_are_lost_with_their_history(manager: WorkspaceManager)
         await manager.hibernate(made.id, keep_s=LEASE_S)
         async with await manager.attach(made.id) as executor:
             ending = (await executor.get_terminal(terminal.id)).ending
-            expect(isinstance(ending, Lost), f"The terminal that ran ended as {ending}.")
+            expect(isinstance(ending, Lost | Signalled), f"The terminal that ran ended as {ending}.")
             async with executor.attach_terminal(terminal.id) as reader:
                 data = b"".join([event.data async for event in reader if isinstance(event, TerminalOutput)])
             expect(b"shown" in data, f"The terminal's history is {data!r}.")
@@ -203,7 +203,7 @@ async def _refused_by_proxy(executor: ToolExecutor) -> None:
 
 
 NEEDS = {function: ("hibernation",) for name, function in list(globals().items()) if name.startswith("check_")} | {
-    check_terminals_are_lost_with_their_history: ("hibernation", "terminals"),
+    check_the_history_of_terminals_is_kept: ("hibernation", "terminals"),
     check_no_process_is_left: ("hibernation", "programs"),
     check_egress_sleeps_and_wakes: ("hibernation", "egress"),
 }

@@ -11,7 +11,7 @@ from typing import Literal
 
 from shadow.core.egress import EgressPolicy
 from shadow.core.egress_status import EgressStatus
-from shadow.core.errors import Broken, NotFound, ShadowError, Unavailable, Unsupported
+from shadow.core.errors import Broken, NotFound, OutcomeUnknown, ShadowError, Unavailable, Unsupported
 from shadow.core.ids import WorkspaceId, is_id, make_id
 from shadow.core.limits import Limits
 from shadow.core.workspaces import (
@@ -210,9 +210,15 @@ class LocalWorkspaceManager(WorkspaceManager):
             while directory.is_alive() and not self._runs(directory, manifest):  # it is told its lease when it starts
                 await asyncio.sleep(_POLL_S)
                 manifest = directory.manifest()
+            holder = read_holder(directory.fd)
             if self._runs(directory, manifest):
-                async with connect(directory, manifest, _capabilities(manifest.isolation)) as executor:
-                    await executor.renew_lease(lease_s)
+                try:
+                    async with connect(directory, manifest, _capabilities(manifest.isolation)) as executor:
+                        await executor.renew_lease(lease_s)
+                except (Unavailable, OutcomeUnknown):
+                    if holder is not None and is_alive(holder):
+                        raise
+                    # It hibernates, or has died: whoever starts it again tells it what the manifest says by now.
                 await egress.make_sure(directory)
 
     async def set_egress(self, workspace_id: WorkspaceId, policy: EgressPolicy) -> None:

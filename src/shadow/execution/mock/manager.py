@@ -21,7 +21,7 @@ from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.mock.chances import Chances
 from shadow.execution.mock.executor import MockToolExecutor
 from shadow.execution.mock.plan import MockPlan, PodEnd
-from shadow.execution.mock.pods import GONE, TOLD, PodMoment, PodPhase, state_of
+from shadow.execution.mock.pods import TOLD, PodMoment, PodPhase, state_of
 from shadow.execution.mock.times import RealTime, Time
 from shadow.execution.mock.workspace import MockWorkspace
 from shadow.execution.opening import opened
@@ -100,9 +100,7 @@ class MockWorkspaceManager(WorkspaceManager):
         workspace = self._get(workspace_id)
         await self._delay("attach")
         self._strike("attach")
-        if workspace.phase in GONE:
-            await workspace.start(again=True)
-        await workspace.settled()
+        await workspace.awake()
         if take_over:
             workspace.operations.check_epoch(workspace.operations.epoch + 1)
         return MockToolExecutor(workspace, capabilities=self.capabilities, epoch=workspace.operations.epoch)
@@ -177,9 +175,7 @@ class MockWorkspaceManager(WorkspaceManager):
         check_lease(keep_s)
         workspace = self._get(workspace_id)
         workspace.set_lease(keep_s)
-        if workspace.phase not in GONE:
-            await workspace.settled()
-            workspace.hibernate()
+        await workspace.hibernate()
 
     async def destroy(self, workspace_id: WorkspaceId) -> None:
         workspace = self._workspaces.pop(workspace_id, None)

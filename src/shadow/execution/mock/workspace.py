@@ -102,9 +102,22 @@ class MockWorkspace:
             if what is PodEnd.OOM_KILLED:
                 self._events.append(asyncio.create_task(self._restart()))
 
-    def hibernate(self) -> None:
-        self._enter(PodPhase.HIBERNATED)
-        self._end_everything()
+    async def hibernate(self) -> None:
+        """Once it has settled. Nothing happens where there is no pod by then."""
+        await self.time.wait(self._settled)
+        if self.phase is PodPhase.READY:
+            self._enter(PodPhase.HIBERNATED)
+            self._end_everything()
+
+    async def awake(self) -> None:
+        """Bring a pod up where there is none. Raises: NotFound, Unavailable."""
+        while True:
+            if self.phase in GONE:
+                await self.start(again=True)
+            await self.time.wait(self._settled)
+            if self.phase not in GONE:
+                self.check_answers()
+                return
 
     async def _restart(self) -> None:
         await self.time.background_sleep(draw(self._pod.restart, self.chances.random("pod")))
