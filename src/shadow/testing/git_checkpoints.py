@@ -126,7 +126,7 @@ async def check_unborn_and_detached_heads_come_back(site: Site) -> None:
 
 
 async def check_ignored_files_stay(site: Site) -> None:
-    """What the checkpoint's own rules ignore stays as it is; what only later rules ignore is gone; tracked counts, ignored or not."""
+    """What the checkpoint's own rules ignore stays as it is; what only later rules ignore is gone; what is tracked counts."""
     repository = await make_repository(site)
     await site.bash(
         "cd repo; printf '*.log\\nbuild/\\n' > .gitignore; mkdir build; echo t > build/tracked; git add -f .; git commit -qm i;"
@@ -311,7 +311,7 @@ async def check_content_filters_run_for_checkpoints(site: Site) -> None:
 
 
 async def check_checkpoints_are_made_once_and_dropped(site: Site) -> None:
-    """A repeated operation is answered as the first was; a name is used again; what is dropped is gone, and may be dropped again."""
+    """A repeated operation is answered as the first was; a name may be used again, and be dropped twice."""
     repository = await make_repository(site)
     operation = site.operation()
     await write_in(site, repository, "new", b"1")

@@ -1,16 +1,13 @@
 """Checks of hibernation: no process is left, nothing that was written is lost, and attaching wakes it."""
 
-import asyncio
-
 from shadow.core.commands import CommandSpec, Exited, Lost, Signalled, StdinMode, shell
 from shadow.core.egress import EgressPolicy, parse_rules
-from shadow.core.errors import NotFound, Rejected, ShadowError, Unavailable
+from shadow.core.errors import NotFound, Rejected, ShadowError
 from shadow.core.terminals import TerminalOutput, TerminalSpec
 from shadow.core.workspaces import WorkspaceState
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.testing.contract import (
     DEADLINE_S,
-    CheckSkipped,
     each_refused,
     eventually,
     expect,

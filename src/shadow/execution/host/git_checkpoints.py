@@ -23,7 +23,7 @@ from shadow.execution.host.git import check_whole, write_commit
 from shadow.execution.host.git_index import KeptIndexes, whole_tree
 from shadow.execution.host.git_leftovers import Locks, end_progress, loosen
 from shadow.execution.host.git_parsing import fields_of, text
-from shadow.execution.host.git_repository import Repositories, Repository, copy_index, failure
+from shadow.execution.host.git_repository import Repositories, Repository, copy_index, failure, files_of_git
 from shadow.execution.host.threads import in_thread
 
 REFS = "refs/shadow/checkpoints/"
@@ -44,8 +44,9 @@ class HostCheckpoints:
         check_checkpoint_names([name])
         repo = await self._repositories.open(repository, timeout_s)
         head = await repo.born_head() or await repo.head()
-        async with self._repositories.scratch_directory() as scratch:
-            tree = await whole_tree(repo, self._kept, f"{scratch}/index")
+        with files_of_git():
+            async with self._repositories.scratch_directory() as scratch:
+                tree = await whole_tree(repo, self._kept, f"{scratch}/index")
         commit = await write_commit(repo, tree, f"checkpoint {name}\n".encode(), head, _WHO)
         await repo.git("-c", "core.logAllRefUpdates=false", "update-ref", "--no-deref", f"{REFS}{name}", commit)
         return GitCheckpoint(name=name, branch=head.branch, head=head.commit, commit=commit)
@@ -56,18 +57,12 @@ class HostCheckpoints:
         repo = await self._repositories.open(repository, timeout_s)
         await _check_objects(repo, checkpoint)
         await _check_branch(repo, checkpoint)
-        async with (
-            self._repositories.scratch_directory() as scratch,
-            Locks(repo, branch=checkpoint.branch) as locks,
-        ):
-            copy, own = f"{scratch}/index", f"{scratch}/own"
-            await self._lay_out(repo.with_index(copy), checkpoint.commit, copy)
-            await in_thread(None, copy_index, copy, own)
-            users = repo.with_index(own)
-            await users.git("read-tree", *(["--empty"] if checkpoint.head is None else ["--reset", checkpoint.head]))
-            await in_thread(None, end_progress, repo.git_dir)
-            await _move_head(repo, checkpoint)
-            await in_thread(None, locks.install_index, own)
+        with files_of_git():
+            async with (
+                self._repositories.scratch_directory() as scratch,
+                Locks(repo, branch=checkpoint.branch) as locks,
+            ):
+                await self._go_back(repo, checkpoint, scratch, locks)
         return await repo.head()
 
     async def drop(self, names: Sequence[str], repository: str, *, timeout_s: float) -> None:
@@ -80,6 +75,18 @@ class HostCheckpoints:
         if there.stdout:
             lines = "".join(f"delete {ref}\n" for ref in text(there.stdout).splitlines())
             await repo.git("update-ref", "--no-deref", "--stdin", stdin=lines.encode("utf-8", "surrogateescape"))
+
+    # Parts
+
+    async def _go_back(self, repo: Repository, checkpoint: GitCheckpoint, scratch: str, locks: Locks) -> None:
+        copy, own = f"{scratch}/index", f"{scratch}/own"
+        await self._lay_out(repo.with_index(copy), checkpoint.commit, copy)
+        await in_thread(None, copy_index, copy, own)
+        users = repo.with_index(own)
+        await users.git("read-tree", *(["--empty"] if checkpoint.head is None else ["--reset", checkpoint.head]))
+        await in_thread(None, end_progress, repo.git_dir)
+        await _move_head(repo, checkpoint)
+        await in_thread(None, locks.install_index, own)
 
     async def _lay_out(self, view: Repository, commit: str, copy: str) -> None:
         """Make the work tree that of ``commit``; only what its own rules ignore stays beside it."""

@@ -1,4 +1,7 @@
-"""What stands in a rollback's way: git's locks, dead or alive, operations in progress, directories that nobody may write to."""
+"""What stands in a rollback's way: git's locks, dead or alive, operations in progress, directories that nobody may write to.
+
+Everything here may raise ``OSError``.
+"""
 
 import asyncio
 import os
@@ -10,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 from shadow.core.errors import Conflict
-from shadow.execution.host.failures import error_from_os
 from shadow.execution.host.git_repository import Repository
 from shadow.execution.host.threads import in_thread
 
@@ -35,7 +37,7 @@ _PROGRESS = (
 
 
 def end_progress(git_dir: str) -> None:
-    """End a merge, rebase, cherry-pick, revert, ``am`` or bisect as it stands. Raises: Denied, …: as ``error_from_os``."""
+    """End a merge, rebase, cherry-pick, revert, ``am`` or bisect as it stands."""
     for name in _PROGRESS:
         _remove(f"{git_dir}/{name}")
 
@@ -48,8 +50,6 @@ def _remove(path: str) -> None:
             os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):
         return
-    except OSError as error:
-        raise error_from_os(error, path) from error
 
 
 class Locks:
@@ -96,12 +96,9 @@ class Locks:
 
     def install_index(self, index: str) -> None:
         """Make ``index`` the repository's, and let go of its lock."""
-        try:
-            with suppress(FileNotFoundError):  # an empty one need not be there
-                shutil.copy2(index, f"{self._index}.lock")
-            os.rename(f"{self._index}.lock", self._index)
-        except OSError as error:
-            raise error_from_os(error, self._index) from error
+        with suppress(FileNotFoundError):  # an empty one need not be there
+            shutil.copy2(index, f"{self._index}.lock")
+        os.rename(f"{self._index}.lock", self._index)
         self._held = False
 
     def _take(self) -> bool:
@@ -109,8 +106,6 @@ class Locks:
             os.close(os.open(f"{self._index}.lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
         except FileExistsError:
             return False
-        except OSError as error:
-            raise error_from_os(error, f"{self._index}.lock") from error
         self._held = True
         return True
 

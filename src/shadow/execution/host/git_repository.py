@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from shadow.core.errors import (
     UnbornHead,
 )
 from shadow.core.git import GitHead, GitProgress, is_commit_id, is_revision
+from shadow.execution.host.failures import error_from_os
 from shadow.execution.host.git_parsing import Prefix, text
 from shadow.execution.host.git_process import Deadline, GitOutput, GitRunner
 from shadow.execution.host.paths import WorkspacePaths, encode_path, show_path
@@ -177,7 +178,8 @@ class Repository:
         """Of each work tree that a branch is checked out in and that is still there: where, and the branch's ref."""
         found: list[tuple[str, str]] = []
         for block in (await self.git("worktree", "list", "--porcelain")).stdout.split(b"\n\n"):
-            facts = dict(line.partition(b" ")[::2] for line in block.split(b"\n"))
+            lines = (line.partition(b" ") for line in block.split(b"\n"))
+            facts = {name: value for name, _, value in lines}
             if b"branch" in facts and b"prunable" not in facts:
                 found.append((text(facts[b"worktree"]), text(facts[b"branch"])))
         return found
@@ -251,6 +253,15 @@ class Repositories:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def files_of_git() -> Generator[None]:
+    """What the operating system says of git's files, and of ours beside them, as errors of Shadow's."""
+    try:
+        yield
+    except OSError as error:
+        raise error_from_os(error, str(error.filename or ".git")) from error
 
 
 def copy_index(index: str, copy: str) -> bool:
