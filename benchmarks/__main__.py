@@ -23,6 +23,7 @@ NAMES = (
     "limits",
     "egress",
     "repositories",
+    "checkpoint",
     "agent",
 )
 

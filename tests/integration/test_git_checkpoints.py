@@ -1,4 +1,4 @@
-"""Checkpoints in real repositories: against a model under random work, and with everything killed at each step on the way back."""
+"""Checkpoints in real repositories: against a model under random work, and killed at each step of the way back."""
 
 import asyncio
 import hashlib
@@ -250,8 +250,15 @@ async def _work(executor: HostExecutor, root: Path) -> tuple[GitCheckpoint, dict
     return checkpoint, files
 
 
-@pytest.mark.parametrize("late", [0, 1], ids=["before", "after"])
-@pytest.mark.parametrize("same_operation", [True, False], ids=["same operation", "another"])
+@pytest.mark.parametrize(
+    ("late", "same_operation"),
+    [
+        pytest.param(0, True, id="before, same operation"),
+        pytest.param(1, True, id="after, same operation", marks=pytest.mark.slow),
+        pytest.param(0, False, id="before, another", marks=pytest.mark.slow),
+        pytest.param(1, False, id="after, another"),
+    ],
+)
 async def test_a_way_back_that_was_killed_anywhere_is_repeated_and_ends_right(
     tmp_path: Path, late: int, same_operation: bool
 ) -> None:

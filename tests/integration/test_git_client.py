@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shadow.core.errors import Broken
+from shadow.core.git import GitCheckpoint
 from shadow.execution.sidecar_client.client import SidecarClient
 from tests.support.sidecars import client, forged
 
@@ -21,6 +22,7 @@ STATUS = {"root": ".", "head": HEAD, "upstream": None, "ahead": None, "behind": 
           "entries": [], "truncated": False}  # fmt: skip
 ENTRY = {"path": "a", "old_path": None, "index": None, "work_tree": "untracked"}
 CHANGE = {"path": "a", "old_path": None, "kind": "added", "added": 1, "removed": 0, "binary": False}
+CHECKPOINT: dict[str, Any] = {"name": "c", "branch": "main", "head": ID, "commit": ID}
 Call = Callable[[SidecarClient], Coroutine[Any, Any, object]]
 
 status: Call = lambda one: one.git_status(limit=1)  # noqa: E731
@@ -67,6 +69,13 @@ async def test_an_honest_answer_is_taken(tmp_path: Path) -> None:
         (lambda one: one.git_checkout("b"), HEAD),
         (lambda one: one.git_commit("m"), {"branch": "main", "commit": None}),
         (lambda one: one.git_commit("m"), []),
+        (lambda one: one.git_checkpoint("c"), {**CHECKPOINT, "name": "d"}),
+        (lambda one: one.git_checkpoint("c"), {**CHECKPOINT, "commit": "refs/heads/main"}),
+        (lambda one: one.git_checkpoint("c"), {**CHECKPOINT, "branch": "-x"}),
+        (lambda one: one.git_checkpoint("c"), {**CHECKPOINT, "branch": None, "head": None}),
+        (lambda one: one.git_checkpoint("c"), {**CHECKPOINT, "head": "a" * 64}),
+        (lambda one: one.git_restore(GitCheckpoint(**CHECKPOINT)), {**HEAD, "commit": "b" * 40}),
+        (lambda one: one.git_restore(GitCheckpoint(**CHECKPOINT)), {**HEAD, "branch": None}),
     ],
 )
 async def test_a_forged_answer_is_the_sidecars_fault(tmp_path: Path, call: Call, answer: object) -> None:

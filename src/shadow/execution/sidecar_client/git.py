@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from shadow.core.errors import Broken
+from shadow.core.errors import Broken, Rejected
 from shadow.core.git import (
     DEFAULT_DIFF_LIMIT_BYTES,
     DEFAULT_GIT_LIMIT,
@@ -233,9 +233,12 @@ class GitClient(Sender):
         fields = {"name": name, "repository": repository, "timeout_s": timeout_s}
         reply = await self._ask("checkpoint", outgoing(GitCheckpointRequest, fields), self.operation(operation))
         checkpoint = to_core(parse_answer(GitCheckpointMessage, reply.body), GitCheckpoint)
-        _check_head(GitHead(branch=checkpoint.branch, commit=checkpoint.head))
         if checkpoint.name != name:
             raise Broken("The sidecar made another checkpoint.")
+        try:
+            check_checkpoint(checkpoint)
+        except Rejected as error:
+            raise Broken(f"The sidecar made a checkpoint that is none: {error.message}") from error
         return checkpoint
 
     async def git_restore(
