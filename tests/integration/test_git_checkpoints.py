@@ -144,7 +144,7 @@ steps = st.one_of(
     st.tuples(st.just("write"), st.sampled_from(PATHS), contents),
     st.tuples(st.just("write"), st.just(b".gitignore"), st.tuples(st.just("-"), st.sampled_from(RULES))),
     st.tuples(st.just("delete"), st.sampled_from(PATHS)),
-    st.tuples(st.sampled_from(["commit", "stage", "branch", "detach", "checkpoint", "checkpoint"])),
+    st.tuples(st.sampled_from(["commit", "stage", "force", "branch", "detach", "checkpoint", "checkpoint"])),
     st.tuples(st.just("restore"), st.integers(0, 9)),
     st.tuples(st.just("restore"), st.integers(0, 9)),
 )
@@ -161,6 +161,9 @@ async def _play(executor: HostExecutor, root: Path, model: Model, number: int, s
         case ("stage",):
             git(root, "add", "-A")
             model.tracked = set(model.whole())
+        case ("force",):
+            git(root, "add", "-A", "-f")
+            model.tracked = set(model.files)
         case ("commit",):
             try:
                 model.head = await executor.git_commit(str(number), author=AGENT)

@@ -145,7 +145,12 @@ async def check_ignored_files_stay(site: Site) -> None:
     expect_equal(found, b"2\n2\nt\n.git\n.gitignore\na.log\nb.log\nbuild\ntracked\n", "the files")
     await site.bash("cd repo; rm build/tracked")
     await site.executor.git_checkpoint("three", repository=repository)
-    await site.bash("cd repo; echo again > build/tracked; echo u > later; echo later >> .git/info/exclude")
+    await site.bash("cd repo; echo again > build/tracked")
+    back = await site.executor.git_checkpoint("back", repository=repository)
+    expect_equal(
+        await site.bash(f"cd repo; git show {back.commit}:build/tracked"), b"again\n", "what was away, and is back"
+    )
+    await site.bash("cd repo; echo u > later; echo later >> .git/info/exclude")
     last = await site.executor.git_checkpoint("four", repository=repository)
     names = await site.bash(f"cd repo; git ls-tree -r --name-only {last.commit}; git show {last.commit}:build/tracked")
     expect_equal(names, b".gitignore\nbuild/tracked\ntracked\nagain\n", "what the last checkpoint holds")

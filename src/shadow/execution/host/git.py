@@ -224,7 +224,7 @@ class HostGit:
         )
         if tree == before:
             raise NothingToCommit("There is nothing to commit.")
-        commit = await write_commit(repo, tree, body, head, author)
+        commit = await _write_commit(repo, tree, body, head, author)
         subject = message.strip().splitlines()[0][:200]
         await repo.git("update-ref", "-m", f"commit: {subject}", "HEAD", commit, head.commit or "0" * len(commit))
         return GitHead(branch=head.branch, commit=commit)
@@ -284,7 +284,7 @@ async def _add_all(repo: Repository) -> str:
     return tree
 
 
-async def write_commit(repo: Repository, tree: str, body: bytes, head: GitHead, author: GitPerson | None) -> str:
+async def _write_commit(repo: Repository, tree: str, body: bytes, head: GitHead, author: GitPerson | None) -> str:
     """A commit that nothing points to yet."""
     parents = [] if head.commit is None else ["-p", head.commit]
     person: dict[str, str] = {}

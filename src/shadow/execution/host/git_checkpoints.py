@@ -14,20 +14,23 @@ from shadow.core.errors import AlreadyExists, Conflict, RevisionNotFound
 from shadow.core.git import (
     GitCheckpoint,
     GitHead,
-    GitPerson,
     check_bounds,
     check_checkpoint,
     check_checkpoint_names,
 )
-from shadow.execution.host.git import check_whole, write_commit
-from shadow.execution.host.git_index import KeptIndexes, whole_tree
+from shadow.execution.host.git import check_whole
+from shadow.execution.host.git_index import KeptIndexes, WholeCommit, commit_everything
 from shadow.execution.host.git_leftovers import Locks, end_progress, loosen
 from shadow.execution.host.git_parsing import fields_of, text
 from shadow.execution.host.git_repository import Repositories, Repository, copy_index, failure, files_of_git
 from shadow.execution.host.threads import in_thread
 
 REFS = "refs/shadow/checkpoints/"
-_WHO = GitPerson(name="Shadow", email="shadow@localhost")
+_WHO = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "Shadow"), ("EMAIL", "shadow@localhost"))
+}
 _REFLOG = "shadow: back to a checkpoint"
 _HEADS = "refs/heads/"
 
@@ -46,9 +49,8 @@ class HostCheckpoints:
         head = await repo.born_head() or await repo.head()
         with files_of_git():
             async with self._repositories.scratch_directory() as scratch:
-                tree = await whole_tree(repo, self._kept, f"{scratch}/index")
-        commit = await write_commit(repo, tree, f"checkpoint {name}\n".encode(), head, _WHO)
-        await repo.git("-c", "core.logAllRefUpdates=false", "update-ref", "--no-deref", f"{REFS}{name}", commit)
+                wanted = WholeCommit(ref=f"{REFS}{name}", message=f"checkpoint {name}", parent=head.commit, env=_WHO)
+                commit = await commit_everything(repo, self._kept, wanted, copy=f"{scratch}/index")
         return GitCheckpoint(name=name, branch=head.branch, head=head.commit, commit=commit)
 
     async def restore(self, checkpoint: GitCheckpoint, repository: str, *, timeout_s: float) -> GitHead:

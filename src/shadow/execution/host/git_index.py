@@ -2,14 +2,26 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
+from shadow.core.errors import GitFailed
+from shadow.core.git import is_commit_id
 from shadow.execution.host.git import check_whole
 from shadow.execution.host.git_parsing import fields_of, text
+from shadow.execution.host.git_process import GitOutput
 from shadow.execution.host.git_repository import Repository, copy_index, failure
 from shadow.execution.host.threads import in_thread
 
 MAX_KEPT = 16
+_COMMIT = """
+ref=$1 message=$2 parent=$3; shift 3
+tree=$("$@" write-tree) || exit
+commit=$("$@" commit-tree --no-gpg-sign ${parent:+-p "$parent"} -m "$message" "$tree") || exit
+"$@" -c core.logAllRefUpdates=false update-ref --no-deref "$ref" "$commit" && echo "$commit"
+"""
+_ADD_AND_COMMIT = _COMMIT.replace("tree=", '"$@" add --all --verbose || exit\ntree=', 1)
 _NO_COMMIT = b"does not have a commit checked out"
 
 
@@ -60,37 +72,52 @@ def _digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-async def whole_tree(repo: Repository, kept: KeptIndexes, copy: str) -> str:
-    """The tree of all that is tracked, or neither tracked nor ignored. ``copy``: where an index may lie meanwhile.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeCommit:
+    """A commit of the whole work tree that is to be made."""
+
+    ref: str
+    """What is to name it."""
+    message: str
+    parent: str | None
+    env: Mapping[str, str]
+    """Who makes it."""
+
+    async def make(self, view: Repository, script: str, *, may_fail: bool) -> GitOutput:
+        """Of the index of ``view``. The commit is the last line of stdout."""
+        arguments = (script, self.ref, self.message, self.parent or "")
+        return await view.exact(env=self.env, may_fail=may_fail, script=arguments)
+
+
+async def commit_everything(repo: Repository, kept: KeptIndexes, wanted: WholeCommit, *, copy: str) -> str:
+    """The commit of all that is tracked, or neither tracked nor ignored. ``copy``: where an index may lie meanwhile.
 
     Raises: GitFailed, LimitExceeded.
     """
     mark = await in_thread(None, kept.mark, repo)
     view = repo.with_index(copy)
     if await in_thread(None, kept.copy, repo, mark, copy):
-        tree = await _next_tree(view)
-        if tree is not None:
+        made = await wanted.make(view, _ADD_AND_COMMIT, may_fail=True)
+        # It serves no more where ignore rules have changed, or where it speaks of objects that are gone.
+        if made.code == 0 and b".gitignore'\n" not in made.stdout:
             await in_thread(None, kept.keep, repo, mark, copy)
-            return tree
+            return _last_line(made)
     await in_thread(None, kept.forget, repo)
     await in_thread(None, copy_index, f"{repo.git_dir}/index", copy)
     # What is tracked though it is ignored is added by nobody once it was away: then each time begins anew.
     odd = await view.git("ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
     await _add_everything(view)
-    tree = await view.line("write-tree")
-    assert tree is not None
+    made = await wanted.make(view, _COMMIT, may_fail=False)
     if not odd.stdout:
         await in_thread(None, kept.keep, repo, mark, copy)
-    return tree
+    return _last_line(made)
 
 
-async def _next_tree(view: Repository) -> str | None:
-    """``None`` where an index that was kept does not serve: ignore rules have changed, or it speaks of objects that are gone."""
-    added = await view.exact("add", "--all", "--verbose", may_fail=True)
-    if added.code != 0 or b".gitignore'\n" in added.stdout:
-        return None
-    output = await view.git("write-tree", may_fail=True)
-    return text(output.stdout.removesuffix(b"\n")) if output.code == 0 else None
+def _last_line(output: GitOutput) -> str:
+    commit = text(output.stdout.removesuffix(b"\n").rpartition(b"\n")[2])
+    if not is_commit_id(commit):
+        raise GitFailed("git names a commit that is none.")
+    return commit
 
 
 async def _add_everything(view: Repository) -> None:

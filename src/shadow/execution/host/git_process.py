@@ -140,11 +140,14 @@ class GitRunner:
         deadline: Deadline,
         stdin: bytes = b"",
         limit_bytes: int = MAX_OUTPUT_BYTES,
+        script: Sequence[str] = (),
     ) -> GitOutput:
-        """Raises: LimitExceeded (time), Unsupported, NotFound (``cwd``)."""
+        """``script``: a constant of the shell's language that runs git as ``"$@"``, and what comes before that: several steps for
+        the price of one. Raises: LimitExceeded (time), Unsupported, NotFound (``cwd``).
+        """
         try:
             async with asyncio.timeout_at(deadline.at):
-                spec = self._spec(arguments, cwd=cwd, env=env, with_stdin=bool(stdin), deadline=deadline)
+                spec = self._spec(arguments, script, cwd=cwd, env=env, with_stdin=bool(stdin), deadline=deadline)
                 async with self._started(spec) as command:
                     feeding = asyncio.create_task(self._feed(command, stdin)) if stdin else None
                     try:
@@ -158,12 +161,20 @@ class GitRunner:
             raise deadline.over() from None
 
     def _spec(
-        self, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], with_stdin: bool, deadline: Deadline
+        self,
+        arguments: Sequence[str],
+        script: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        with_stdin: bool,
+        deadline: Deadline,
     ) -> CommandSpec:
+        shell = ("sh", "-c", script[0], "sh", *script[1:]) if script else ()
         variables = [f"{name}={value}" for name, value in {**ENVIRONMENT, **env}.items()]
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
         return CommandSpec(
-            argv=("sh", "-c", _CLEAN, "sh", *variables, self._program, "--no-pager", *settings, *arguments),
+            argv=("sh", "-c", _CLEAN, "sh", *variables, *shell, self._program, "--no-pager", *settings, *arguments),
             cwd=cwd,
             stdin=StdinMode.OPEN if with_stdin else StdinMode.CLOSED,
             timeout_s=deadline.left_s + BACKSTOP_S,

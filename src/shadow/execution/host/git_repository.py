@@ -95,6 +95,7 @@ class Repository:
         limit_bytes: int | None = None,
         env: Mapping[str, str] | None = None,
         may_fail: bool = False,
+        script: Sequence[str] = (),
     ) -> GitOutput:
         """Raises: GitFailed (or what it amounts to), unless ``may_fail``; LimitExceeded where there is too much output."""
         more = {} if limit_bytes is None else {"limit_bytes": limit_bytes}
@@ -104,16 +105,24 @@ class Repository:
             env={**self._env, **self._settings, **(env or {})},
             deadline=self._deadline,
             stdin=stdin,
+            script=script,
             **more,
         )
         if output.code != 0 and not may_fail and not output.truncated:
             raise failure(output)
         return output
 
-    async def exact(self, *arguments: str, stdin: bytes = b"", may_fail: bool = False) -> GitOutput:
+    async def exact(
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        may_fail: bool = False,
+        script: Sequence[str] = (),
+    ) -> GitOutput:
         """As ``git``, for a tree that is what lies on this file system, whatever the repository's settings leave out."""
         settings = [part for name, value in _EXACT.items() for part in ("-c", f"{name}={value}")]
-        return await self.git(*settings, *arguments, stdin=stdin, may_fail=may_fail)
+        return await self.git(*settings, *arguments, stdin=stdin, env=env, may_fail=may_fail, script=script)
 
     async def line(self, *arguments: str, may_fail: bool = False) -> str | None:
         """The one line that git prints; ``None`` where it fails and may."""
