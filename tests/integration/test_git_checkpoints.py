@@ -259,7 +259,7 @@ async def _work(executor: HostExecutor, root: Path) -> tuple[GitCheckpoint, dict
         pytest.param(0, True, id="before, same operation"),
         pytest.param(1, True, id="after, same operation", marks=pytest.mark.slow),
         pytest.param(0, False, id="before, another", marks=pytest.mark.slow),
-        pytest.param(1, False, id="after, another"),
+        pytest.param(1, False, id="after, another", marks=pytest.mark.slow),
     ],
 )
 async def test_a_way_back_that_was_killed_anywhere_is_repeated_and_ends_right(

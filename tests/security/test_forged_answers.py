@@ -11,7 +11,7 @@ import pytest
 
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import Broken, NotFound, OutcomeUnknown, ShadowError, Unavailable
-from shadow.core.git import GitPerson
+from shadow.core.git import GitCheckpoint, GitPerson
 from shadow.core.ids import CommandId, TerminalId
 from shadow.core.search import GrepQuery
 from shadow.core.terminals import TerminalSize, TerminalSpec
@@ -85,9 +85,12 @@ CALLS: Mapping[str, Callable[[SidecarClient], Awaitable[object]]] = {
     "git_branches": lambda one: one.git_branches(),
     "git_create_branch": lambda one: one.git_create_branch("b"),
     "git_checkout": lambda one: one.git_checkout("b"),
+    "git_checkpoint": lambda one: one.git_checkpoint("cp"),
+    "git_restore": lambda one: one.git_restore(GitCheckpoint(name="cp", branch="main", head="1" * 40, commit="2" * 40)),
+    "git_drop_checkpoints": lambda one: one.git_drop_checkpoints(["cp"]),
     "git_commit": lambda one: one.git_commit("m", author=AGENT),
 }
-BODILESS = {"renew_lease", "delete", "close_terminal"}
+BODILESS = {"renew_lease", "delete", "close_terminal", "git_drop_checkpoints"}
 """What succeeds with any body: nothing of it is read but whether it ends."""
 STREAMS = {"stream_file", "read_output", "download_tree", "watch", "record", "attach_terminal"}
 PASSED_ON = {"download_tree"}

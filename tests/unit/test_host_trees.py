@@ -1,6 +1,7 @@
 """Trees on the host's files: any tree comes back as it was; bounds; what changes meanwhile; nothing stays open."""
 
 import asyncio
+import contextlib
 import io
 import os
 import stat
@@ -160,11 +161,10 @@ def test_uploads_are_bounded(tmp_path: Path) -> None:
 
 
 def test_too_deep_is_told(tmp_path: Path) -> None:
-    os.chdir(tmp_path)
-    for _ in range(50):
-        os.mkdir("d" * 100)
-        os.chdir("d" * 100)
-    os.chdir(tmp_path)
+    with contextlib.chdir(tmp_path):
+        for _ in range(50):
+            os.mkdir("d" * 100)
+            os.chdir("d" * 100)
     with pytest.raises(LimitExceeded):
         pack(tmp_path)
     with pytest.raises(PathRefused):

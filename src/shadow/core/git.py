@@ -75,6 +75,8 @@ class GitCheckpoint:
     """The commit of HEAD; ``None``: the branch was unborn."""
     commit: str
     """Below ``refs/shadow/checkpoints/``; its one parent, where there is one, is ``head``."""
+    tree: str | None = None
+    """Of ``commit``: the same for the same files. Whoever goes back need not know it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +228,7 @@ def check_checkpoint(checkpoint: GitCheckpoint) -> None:
     check_checkpoint_names([checkpoint.name])
     if checkpoint.branch is not None:
         check_branch_name(checkpoint.branch)
-    commits = [commit for commit in (checkpoint.head, checkpoint.commit) if commit is not None]
+    commits = [c for c in (checkpoint.head, checkpoint.commit, checkpoint.tree) if c is not None]
     if not all(map(is_commit_id, commits)) or len({len(commit) for commit in commits}) != 1:
         raise Rejected("A checkpoint names its commits by whole ids.")
     if checkpoint.branch is None and checkpoint.head is None:

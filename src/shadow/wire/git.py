@@ -46,6 +46,7 @@ class GitCheckpointMessage(Message, core=GitCheckpoint):
     branch: OsText | None
     head: CommitId | None
     commit: CommitId
+    tree: CommitId | None = None
 
 
 class GitStatusEntryMessage(Message, core=GitStatusEntry):

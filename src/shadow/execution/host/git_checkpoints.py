@@ -50,8 +50,8 @@ class HostCheckpoints:
         with files_of_git():
             async with self._repositories.scratch_directory() as scratch:
                 wanted = WholeCommit(ref=f"{REFS}{name}", message=f"checkpoint {name}", parent=head.commit, env=_WHO)
-                commit = await commit_everything(repo, self._kept, wanted, copy=f"{scratch}/index")
-        return GitCheckpoint(name=name, branch=head.branch, head=head.commit, commit=commit)
+                tree, commit = await commit_everything(repo, self._kept, wanted, copy=f"{scratch}/index")
+        return GitCheckpoint(name=name, branch=head.branch, head=head.commit, commit=commit, tree=tree)
 
     async def restore(self, checkpoint: GitCheckpoint, repository: str, *, timeout_s: float) -> GitHead:
         check_bounds(timeout_s=timeout_s)

@@ -19,7 +19,7 @@ _COMMIT = """
 ref=$1 message=$2 parent=$3; shift 3
 tree=$("$@" write-tree) || exit
 commit=$("$@" commit-tree --no-gpg-sign ${parent:+-p "$parent"} -m "$message" "$tree") || exit
-"$@" -c core.logAllRefUpdates=false update-ref --no-deref "$ref" "$commit" && echo "$commit"
+"$@" -c core.logAllRefUpdates=false update-ref --no-deref "$ref" "$commit" && echo "$tree" && echo "$commit"
 """
 _ADD_AND_COMMIT = _COMMIT.replace("tree=", '"$@" add --all --verbose || exit\ntree=', 1)
 _NO_COMMIT = b"does not have a commit checked out"
@@ -84,13 +84,13 @@ class WholeCommit:
     """Who makes it."""
 
     async def make(self, view: Repository, script: str, *, may_fail: bool) -> GitOutput:
-        """Of the index of ``view``. The commit is the last line of stdout."""
+        """Of the index of ``view``. Tree and commit are the last lines of stdout."""
         arguments = (script, self.ref, self.message, self.parent or "")
         return await view.exact(env=self.env, may_fail=may_fail, script=arguments)
 
 
-async def commit_everything(repo: Repository, kept: KeptIndexes, wanted: WholeCommit, *, copy: str) -> str:
-    """The commit of all that is tracked, or neither tracked nor ignored. ``copy``: where an index may lie meanwhile.
+async def commit_everything(repo: Repository, kept: KeptIndexes, wanted: WholeCommit, *, copy: str) -> tuple[str, str]:
+    """Tree and commit of all that is tracked, or neither tracked nor ignored. ``copy``: where an index may lie meanwhile.
 
     Raises: GitFailed, LimitExceeded.
     """
@@ -101,7 +101,7 @@ async def commit_everything(repo: Repository, kept: KeptIndexes, wanted: WholeCo
         # It serves no more where ignore rules have changed, or where it speaks of objects that are gone.
         if made.code == 0 and b".gitignore'\n" not in made.stdout:
             await in_thread(None, kept.keep, repo, mark, copy)
-            return _last_line(made)
+            return _last_lines(made)
     await in_thread(None, kept.forget, repo)
     await in_thread(None, copy_index, f"{repo.git_dir}/index", copy)
     # What is tracked though it is ignored is added by nobody once it was away: then each time begins anew.
@@ -110,14 +110,14 @@ async def commit_everything(repo: Repository, kept: KeptIndexes, wanted: WholeCo
     made = await wanted.make(view, _COMMIT, may_fail=False)
     if not odd.stdout:
         await in_thread(None, kept.keep, repo, mark, copy)
-    return _last_line(made)
+    return _last_lines(made)
 
 
-def _last_line(output: GitOutput) -> str:
-    commit = text(output.stdout.removesuffix(b"\n").rpartition(b"\n")[2])
-    if not is_commit_id(commit):
+def _last_lines(output: GitOutput) -> tuple[str, str]:
+    tree, commit = ("", "", *text(output.stdout).splitlines())[-2:]
+    if not (is_commit_id(tree) and is_commit_id(commit)):
         raise GitFailed("git names a commit that is none.")
-    return commit
+    return tree, commit
 
 
 async def _add_everything(view: Repository) -> None:

@@ -153,6 +153,9 @@ class LocalWorkspaceManager(WorkspaceManager):
                     if not directory.is_current():
                         raise NotFound(f"The workspace {directory.id} was destroyed.")
                     if not await self._start(directory):
+                        manifest = directory.manifest()
+                        if not manifest.ready and not is_alive(manifest.starter):
+                            await end_processes(directory)  # who was starting it is gone
                         await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
             raise Unavailable("Another process has been starting this workspace for a minute.") from error
@@ -167,9 +170,9 @@ class LocalWorkspaceManager(WorkspaceManager):
         try:
             if not try_lock(fd, ALIVE):
                 return False
-            manifest = directory.manifest()
-            if manifest.ready:
-                manifest = await directory.change(lambda m: replace(m, ready=False))
+            starter = identify(os.getpid())
+            assert starter is not None
+            manifest = await directory.change(lambda m: replace(m, ready=False, starter=starter))
             lease_s = manifest.lease_expires_at - self._clock()
             if lease_s <= 0 or not directory.is_current():
                 raise NotFound(f"The workspace {manifest.id} was destroyed, or its lease is over.")
