@@ -26,7 +26,9 @@ from shadow.core.conversation import AssistantMessage, Delta, Message, ModelRequ
 from shadow.core.events import ModelAnswered, TaskEvent, TextAdded, ToolFinished
 from shadow.core.ids import Operation, OperationId, make_id
 from shadow.core.tasks import Task, TaskId, TaskState
-from shadow.db.store import open_store
+from shadow.db import tasks
+from shadow.db.database import open_database
+from shadow.db.group import EventWriter
 
 STEPS = 500
 GOAL_MS, GOAL_START_S = 15.0, 2.0
@@ -62,17 +64,22 @@ async def _steps(directory: Path) -> tuple[list[float], float]:
     ends: list[tuple[float, float]] = []
     spent_ms = 0.0
 
-    def watch(event: TaskEvent) -> None:
-        nonlocal spent_ms
-        if isinstance(event, ModelAnswered | ToolFinished):
-            spent_ms += event.took_ms
-        if isinstance(event, ToolFinished):
-            ends.append((time.perf_counter() * 1e3, spent_ms))
-
-    async with workspace() as (executor, _), open_store(directory) as store:
+    async with workspace() as (executor, _), open_database(directory) as database:
         await executor.write_file("file", b"line\n" * 50)
-        await store.add_task(task)
-        async with open_log(store, task.id, [watch]) as log:
+        async with database.write() as transaction:
+            await tasks.add(transaction, task)
+        writer = EventWriter(database)
+
+        async def store(told: Sequence[TaskEvent]) -> None:
+            nonlocal spent_ms
+            for event in told:
+                if isinstance(event, ModelAnswered | ToolFinished):
+                    spent_ms += event.took_ms
+            if any(isinstance(event, ToolFinished) for event in told):
+                ends.append((time.perf_counter() * 1e3, spent_ms))
+            await writer.append(task.id, told)
+
+        async with open_log(store) as log:
             bench = Bench(
                 executor=executor,
                 told=log.tell,

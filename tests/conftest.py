@@ -5,6 +5,10 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.support.databases import database, place, shared_place
+
+__all__ = ["database", "place", "shared_place"]  # fixtures
+
 # A loaded machine is no failure of a property.
 settings.register_profile("shadow", deadline=None)
 settings.load_profile("shadow")

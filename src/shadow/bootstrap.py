@@ -8,6 +8,7 @@ As a library::
 """
 
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from shadow.core.egress import EgressPolicy, parse_rules
-from shadow.core.errors import SettingsRefused
+from shadow.core.errors import Denied, SettingsRefused
 from shadow.core.events import TaskEvent
 from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, WorkspaceSpec
@@ -33,7 +34,10 @@ Watcher = Callable[[TaskEvent], None]
 if TYPE_CHECKING:
     from shadow.agent.model import Model
     from shadow.core.secrets import Redactor
+    from shadow.core.tasks import TaskId
+    from shadow.engine.worker import Worker
     from shadow.scm.repositories import Repositories
+    from shadow.storage.artifacts import ArtifactStore
     from shadow.tasks.service import Tasks
 
 
@@ -179,21 +183,89 @@ def record_to(settings: Settings, path: Path, model: "Model") -> Generator[Watch
 
 @asynccontextmanager
 async def open_tasks(settings: Settings) -> AsyncGenerator["Tasks"]:
-    """Tasks on the embedded database. Raises: Denied, Broken, LimitExceeded: of the database."""
-    from shadow.db.store import open_store
-    from shadow.scm.people import users_identity
-    from shadow.tasks.service import Tasks
+    """What can be asked of tasks. Raises: Denied, Broken, LimitExceeded, Unavailable: of the database."""
+    from shadow.db.database import open_database
+    from shadow.tasks.service import TaskLimits, Tasks
 
-    async with open_store(settings.data_dir) as store:
-        person = await users_identity()
+    url = settings.database_url.get_secret_value() or None
+    async with open_database(settings.data_dir, url=url) as database:
         yield Tasks(
-            store=store,
-            manager=make_manager(settings),
-            repositories=make_repositories(settings),
-            co_authors=[person] if person else [],
-            clock=time.time,
+            database=database,
+            shown=make_repositories(settings).shown,
             entropy=os.urandom,
+            limits=TaskLimits(live_per_owner=settings.limit_tasks),
+            host=host_name(settings.data_dir),
         )
+
+
+def host_name(data_dir: Path) -> str:
+    """Names this host and data directory, where local workspaces are, for good. Raises: Denied."""
+    path = data_dir / "host"
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            new = path.with_name(f".host.{os.getpid()}")
+            new.write_text(f"{socket.gethostname()}-{os.urandom(4).hex()}\n")
+            with suppress(FileExistsError):  # somebody else was as fast
+                os.link(new, path)
+            new.unlink()
+        return path.read_text().strip()
+    except OSError as error:
+        raise Denied(f"{path} cannot be used: {error.strerror}.", mend="Set SHADOW_DATA_DIR.") from error
+
+
+async def make_worker(settings: Settings, tasks: "Tasks", *, task_id: "TaskId | None" = None) -> "Worker":
+    """What does the work of tasks; with ``task_id`` of that one alone."""
+    import structlog
+
+    from shadow.db.group import EventWriter
+    from shadow.db.schedules import ensure_schedule
+    from shadow.engine.identity import own_name
+    from shadow.engine.worker import Worker
+    from shadow.scm.people import users_identity
+    from shadow.tasks.ending import CLEAN_UP_EVERY_S, CleanupPolicy
+    from shadow.tasks.handlers import make_handlers
+    from shadow.tasks.service import CLEAN_UP
+    from shadow.tasks.workshop import Workshop
+
+    person = await users_identity()
+    shop = Workshop(
+        tasks=tasks,
+        writer=EventWriter(tasks.database),
+        manager=make_manager(settings),
+        repositories=make_repositories(settings),
+        artifacts=open_artifacts(settings),
+        open_model=lambda name: open_model(settings, name),
+        co_authors=[person] if person else [],
+        clock=time.time,
+        entropy=os.urandom,
+    )
+    policy = CleanupPolicy(
+        hibernate_after_s=settings.task_hibernate_after_s,
+        archive_after_s=settings.task_archive_after_s,
+        delete_after_s=settings.task_delete_after_s,
+    )
+    if task_id is None:
+        async with tasks.database.write() as transaction:
+            await ensure_schedule(transaction, CLEAN_UP, kind=CLEAN_UP, payload={}, every_s=CLEAN_UP_EVERY_S)
+    assert tasks.host is not None
+    return Worker(
+        tasks.database,
+        make_handlers(shop, policy),
+        host=tasks.host,
+        name=own_name(tasks.host),
+        slots=settings.worker_slots,
+        lease_s=settings.worker_lease_s,
+        task_id=task_id,
+        entropy=os.urandom,
+        log=structlog.get_logger("shadow.engine"),
+    )
+
+
+def open_artifacts(settings: Settings) -> "ArtifactStore":
+    from shadow.storage.artifacts import ArtifactStore
+
+    return ArtifactStore(settings.data_dir / "artifacts")
 
 
 @asynccontextmanager

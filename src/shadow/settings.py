@@ -183,6 +183,13 @@ class Settings(BaseModel):
         description="Directory that holds the workspaces.",
         json_schema_extra={"shown_default": "root: `/var/lib/shadow`; else `$XDG_DATA_HOME/shadow`"},
     )
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="The database for tasks and their logs where several hosts share it: "
+        "`postgresql://USER:PASSWORD@HOST/NAME`, as PostgreSQL's own programs take it. Without one it is a file in the data "
+        "directory.",
+        json_schema_extra={"shown_default": "none"},
+    )
     lease_s: float = Field(
         default=24 * 3600.0,
         ge=1,
@@ -270,6 +277,9 @@ class Settings(BaseModel):
     limit_workspace_files: CountLimit = Field(
         default=4_000_000, ge=8, description="Files and directories of a workspace's checkout."
     )
+    limit_tasks: CountLimit = Field(
+        default=200, ge=1, description="Tasks with a workspace of one user: a further one is refused before it is made."
+    )
     limit_command_time_s: NumberLimit = Field(
         default=None,
         gt=0,
@@ -281,6 +291,32 @@ class Settings(BaseModel):
         description="Which hosts new sandboxes may reach unless they are made with rules of their own: egress rules and "
         "presets, such as `pypi .example.org`; in the variable parted by blanks, in the file a list.",
         json_schema_extra={"shown_default": "none"},
+    )
+    task_hibernate_after_s: NumberLimit = Field(
+        default=1800.0,
+        gt=0,
+        description="How long a task is idle before its workspace's processes are ended; the next message wakes it.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    task_archive_after_s: NumberLimit = Field(
+        default=14 * 24 * 3600.0,
+        gt=0,
+        description="How long nothing happens with a task before its workspace is removed; its log is kept. `none`: never.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    task_delete_after_s: NumberLimit = Field(
+        default=None,
+        gt=0,
+        description="How long an archived task is kept before its log is removed too.",
+        json_schema_extra={"unit": "seconds", "shown_default": "none"},
+    )
+    worker_slots: int = Field(default=16, ge=1, le=1000, description="How many jobs one process does at once.")
+    worker_lease_s: float = Field(
+        default=15.0,
+        ge=1,
+        le=600,
+        description="How long after a worker's last sign of life another one takes over what it did.",
+        json_schema_extra={"unit": "seconds"},
     )
     sidecar_answer_s: float = Field(
         default=60.0,

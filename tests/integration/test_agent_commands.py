@@ -90,7 +90,8 @@ async def test_a_repeated_call_is_answered_with_the_first_result_and_runs_nothin
     assert await bench.read("log") == b"x\n"
 
 
-async def test_a_cancelled_call_leaves_nothing_running(bench: ToolBench) -> None:
+async def test_a_call_of_a_run_that_is_stopped_leaves_nothing_running(bench: ToolBench) -> None:
+    bench.bench.stopping = True
     for delay_s in (0.05, 0.6):  # while it starts, while it is followed
         marker = f"986{time.time_ns()}"
         call = asyncio.create_task(bench("run_terminal_cmd", command=f"sleep {marker}; true"))
@@ -99,6 +100,21 @@ async def test_a_cancelled_call_leaves_nothing_running(bench: ToolBench) -> None
         with pytest.raises(asyncio.CancelledError):
             await call
         assert isinstance((await bench.executor.get_command(command_of(bench))).ending, Killed)
+
+
+async def test_a_call_that_is_given_up_is_taken_up_again_where_it_was(bench: ToolBench) -> None:
+    line = "echo begun; echo ran >> log; while [ ! -e go ]; do sleep 0.05; done; echo ended"
+    call = asyncio.create_task(bench("run_terminal_cmd", call_id="one", command=line))
+    await asyncio.sleep(0.6)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    bench.bench.told_to["one"] = bench.output[-1].end
+    await bench.write("go", b"")
+    answer = await bench("run_terminal_cmd", call_id="one", command=line)
+    assert answer.content.endswith("begun\nended")
+    assert "".join(event.text for event in bench.output) == "begun\nended\n"
+    assert await bench.read("log") == b"ran\n"
 
 
 # Nobody is there

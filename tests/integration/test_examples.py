@@ -57,7 +57,6 @@ async def test_the_script_of_an_example_really_mends_it(tmp_path: Path, name: st
 async def test_an_example_that_is_mended_already_is_not_what_its_script_expects(tmp_path: Path, name: str) -> None:
     copied(tmp_path, name, "run")
     await run_agent(open_scripted(EXAMPLES / f"{name}.yaml"), tmp_path / "run")
-    shutil.rmtree(tmp_path / "run/data")
     shutil.rmtree(tmp_path / "run/state")
     outcome = outcome_of(await run_agent(open_scripted(EXAMPLES / f"{name}.yaml"), tmp_path / "run"))
     assert (outcome.status, outcome.code) == (RunStatus.FAILED, "script_expectation_failed")

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -11,17 +11,16 @@ from pathlib import Path
 from shadow.agent.loop import ModelFacts, Outcome, RunLimits, RunState
 from shadow.agent.model import Model
 from shadow.agent.runner import Agent, run
-from shadow.agent.task_log import Watcher, open_log
+from shadow.agent.task_log import open_log
 from shadow.agent.toolbox import Bench, Toolbox
 from shadow.agent.tools.all import make_tools
 from shadow.core.conversation import UserMessage
+from shadow.core.events import TaskEvent
 from shadow.core.ids import Operation, OperationId
-from shadow.core.tasks import Task, TaskId, TaskState
-from shadow.db.store import open_store
 from shadow.execution.host.executor import open_host
 from shadow.execution.interface import ToolExecutor
 
-ID = TaskId("task_run")
+Watcher = Callable[[TaskEvent], None]
 
 
 async def run_agent(
@@ -33,19 +32,14 @@ async def run_agent(
     workspace: AbstractAsyncContextManager[ToolExecutor] | None = None,
 ) -> RunState:
     """A run in ``workspace``, or in ``directory / "files"``, which is made where it is not there; the state at its end."""
-    async with workspace or opened(directory) as executor, open_store(directory / "data") as store:
-        await store.add_task(
-            Task(
-                id=ID,
-                title=instruction,
-                state=TaskState.RUNNING,
-                model=model.name,
-                repository=str(directory),
-                created_at=1.0,
-                updated_at=1.0,
-            )
-        )
-        async with open_log(store, ID, watchers) as log:
+
+    async def store(events: Sequence[TaskEvent]) -> None:
+        for event in events:
+            for watcher in watchers:
+                watcher(event)
+
+    async with workspace or opened(directory) as executor:
+        async with open_log(store) as log:
             bench = Bench(
                 executor=executor,
                 told=log.tell,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadow.agent.loop import ModelFacts, RunLimits, RunState
-from shadow.agent.rebuilding import fold, total_usage
-from shadow.agent.task_log import TaskLog
+from shadow.agent.rebuilding import fold, interrupted_step, total_usage
+from shadow.agent.task_log import TaskLog, open_log
 from shadow.core.conversation import (
     AssistantMessage,
     Message,
@@ -21,18 +21,23 @@ from shadow.core.conversation import (
     Usage,
     UserMessage,
 )
+from shadow.core.errors import Unavailable
 from shadow.core.events import (
+    CommandOutput,
+    CommandStarted,
     ConversationCompacted,
     ModelAnswered,
     ModelRequestFailed,
+    Recorded,
+    RolledBack,
     RunFinished,
     RunStarted,
     TaskEvent,
     TextAdded,
     ToolFinished,
     ToolStarted,
+    active,
 )
-from shadow.core.tasks import TaskId
 
 FRESH = RunState(
     messages=(),
@@ -75,6 +80,39 @@ def test_a_step_that_was_cut_off_is_open_until_the_next_run_settles_it() -> None
     assert [(r.call_id, r.is_error) for r in tools.results] == [("a", False), ("b", True)]
     assert state.messages[-1] == UserMessage(text="go on")
     assert state.steps == 0
+
+
+def test_what_is_on_record_of_an_interrupted_step() -> None:
+    cut: list[TaskEvent] = [
+        started(1),
+        answered("a", "b", "c"),
+        ToolStarted(call_id="a", name="read", arguments="{}"),
+        finished("a"),
+        ToolStarted(call_id="b", name="read", arguments="{}"),
+        CommandStarted(call_id="b", command_id="cmd_b"),
+        CommandOutput(call_id="b", command_id="cmd_b", start=0, end=7, text="output"),
+    ]
+    step = interrupted_step(cut, step=1)
+    assert (set(step.results), step.started, step.told_to, step.commands) == ({"a"}, {"a", "b"}, {"b": 7}, ("cmd_b",))
+    later = interrupted_step([*cut, finished("b"), finished("c"), answered("a")], step=2)
+    assert (later.results, later.started, later.commands) == ({}, frozenset(), ("cmd_b",))
+
+
+@given(st.lists(st.integers(0, 30), max_size=30))
+def test_what_was_rolled_back_does_not_count_and_can_be_returned_to(targets: Sequence[int]) -> None:
+    """Against a model that keeps each branch whole."""
+    log: list[Recorded] = []
+    branches: list[list[int]] = [[]]  # after each event, which count
+    for target in targets:
+        seq = len(log) + 1
+        if target < seq and target % 3 == 0:
+            event: TaskEvent = RolledBack(to_seq=target, checkpoint_id="cp")
+            branches.append([*branches[target], seq])
+        else:
+            event = TextAdded(text=str(seq))
+            branches.append([*branches[-1], seq])
+        log.append(Recorded(seq=seq, at=0.0, event=event))
+    assert [one.seq for one in active(log)] == branches[-1]
 
 
 def test_pieces_and_failures_decide_nothing_twice() -> None:
@@ -142,23 +180,59 @@ def check_valid(messages: Sequence[Message]) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_watcher_never_waits_for_the_store() -> None:
+async def test_telling_never_waits_for_the_store() -> None:
     may_store = asyncio.Event()
     stored: list[TaskEvent] = []
 
-    class Slow:
-        async def append(self, _: str, events: Sequence[TaskEvent]) -> None:
-            await may_store.wait()
-            stored.extend(events)
+    async def store(events: Sequence[TaskEvent]) -> None:
+        await may_store.wait()
+        stored.extend(events)
 
-    seen: list[TaskEvent] = []
-    log = TaskLog(Slow(), TaskId("task_x"), [seen.append])  # type: ignore[arg-type]
+    log = TaskLog(store)
     storing = asyncio.create_task(log.flush())
     for _ in range(10_000):
         log.tell(TextAdded(text="x"))
-    assert len(seen) == 10_000
     may_store.set()
     await storing
     await log.flush()
     assert "".join(event.text for event in stored if isinstance(event, TextAdded)) == "x" * 10_000
     assert len(stored) <= 10  # pieces are put together
+
+
+@pytest.mark.anyio
+async def test_what_may_have_been_stored_is_never_stored_again() -> None:
+    asked: list[Sequence[TaskEvent]] = []
+
+    async def store(events: Sequence[TaskEvent]) -> None:
+        asked.append(events)
+        raise Unavailable("the answer was lost")
+
+    log = TaskLog(store)
+    log.tell(TextAdded(text="x"))
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await log.flush()
+        log.tell(TextAdded(text="y"))
+    assert asked == [[TextAdded(text="x")]]
+
+
+@pytest.mark.anyio
+async def test_who_is_cancelled_while_events_are_stored_waits_for_it() -> None:
+    may_store = asyncio.Event()
+    stored: list[TaskEvent] = []
+
+    async def store(events: Sequence[TaskEvent]) -> None:
+        await may_store.wait()
+        stored.extend(events)
+
+    async with open_log(store) as log:
+        log.tell(TextAdded(text="x"))
+        flushing = asyncio.create_task(log.flush())
+        await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.sleep(0)
+        assert not flushing.done()
+        may_store.set()
+        with pytest.raises(asyncio.CancelledError):
+            await flushing
+    assert stored == [TextAdded(text="x")]

@@ -1,7 +1,7 @@
 """The state of a task's conversation from its log: the same fold as when it happened. Pure."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from shadow.agent.compaction import compact
@@ -16,14 +16,70 @@ from shadow.agent.loop import (
 )
 from shadow.core.conversation import AssistantMessage, Message, ToolMessage, ToolResult, Usage
 from shadow.core.events import (
+    CommandOutput,
+    CommandStarted,
     ConversationCompacted,
     ModelAnswered,
     ModelRequestFailed,
     RunStarted,
     TaskEvent,
+    TodoChanged,
+    TodoItem,
     ToolFinished,
+    ToolStarted,
 )
 from shadow.core.models import ContextTooLong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterruptedStep:
+    """What is on record of a step of tool calls that was begun and not finished, and of its run so far."""
+
+    step: int = -1
+    results: Mapping[str, tuple[ToolResult, bool]] = field(default_factory=dict[str, tuple[ToolResult, bool]])
+    """By call: what it answered, and whether the call itself was wrong."""
+    started: frozenset[str] = frozenset()
+    told_to: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By call: the end of the output that was told."""
+    commands: tuple[str, ...] = ()
+    """That the run has started."""
+    todo: tuple[TodoItem, ...] = ()
+
+
+def interrupted_step(events: Iterable[TaskEvent], *, step: int) -> InterruptedStep:
+    """``step``: how many answers the model has given in the run that the log ends in."""
+    results: dict[str, tuple[ToolResult, bool]] = {}
+    started: set[str] = set()
+    told_to: dict[str, int] = {}
+    commands: list[str] = []
+    todo: tuple[TodoItem, ...] = ()
+    for event in events:
+        match event:
+            case RunStarted():
+                commands.clear()
+                todo = ()
+            case ModelAnswered():
+                results, started, told_to = {}, set(), {}
+            case ToolStarted():
+                started.add(event.call_id)
+            case ToolFinished():
+                results[event.result.call_id] = (event.result, event.is_fault)
+            case CommandStarted():
+                commands.append(event.command_id)
+            case CommandOutput():
+                told_to[event.call_id] = event.end
+            case TodoChanged():
+                todo = event.items
+            case _:
+                pass
+    return InterruptedStep(
+        step=step,
+        results=results,
+        started=frozenset(started),
+        told_to=told_to,
+        commands=tuple(commands),
+        todo=todo,
+    )
 
 
 def fold(fresh: RunState, events: Iterable[TaskEvent]) -> RunState:

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from shadow.agent.compaction import compact
@@ -27,6 +27,7 @@ from shadow.agent.loop import (
     message_chars,
 )
 from shadow.agent.model import Model
+from shadow.agent.rebuilding import InterruptedStep
 from shadow.agent.task_log import TaskLog
 from shadow.agent.toolbox import Called, Toolbox
 from shadow.core.conversation import (
@@ -66,6 +67,10 @@ class Agent:
     toolbox: Toolbox
     instructions: str
     log: TaskLog
+    checkpoint: Callable[[], Awaitable[None]] | None = None
+    """Called after each step that may have changed files, when what it answered is stored; while the model thinks."""
+    interrupted: InterruptedStep = field(default_factory=InterruptedStep)
+    """Where the run is taken up again."""
     clock: Clock = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -73,24 +78,27 @@ class Agent:
 async def run(agent: Agent, state: RunState, *, stop: asyncio.Event) -> RunState:
     """Until the run has an outcome. ``stop`` ends it within a second, with everything that it started.
 
-    Cancelling it does the same and raises. Raises: what the log raises where an event cannot be stored.
+    Cancelling it leaves everything as it is, for whoever takes the run up again. Raises: what the log raises where an event
+    cannot be stored.
     """
-    try:
-        while True:
-            action = decide(state)
-            if isinstance(action, End):
-                await _end_commands(agent)  # what runs in the background must not write into what is delivered
+    unsaved = False
+    while True:
+        action = decide(state)
+        if isinstance(action, End):
+            await _end_commands(agent)  # what runs in the background must not write into what is delivered
+            async with _checkpointing(agent, unsaved):
                 return _as_the_model_expects(agent, replace(state, outcome=action.outcome))
-            event = await _unless_stopped(_act(agent, state, action), stop, left_s=_left_s(state))
-            if event is None:
-                state = _stopped(state, stop)
-                await _end_commands(agent)
-                return state
-            state = apply(state, event)
-            await agent.log.flush()
-    except BaseException:
-        await asyncio.shield(_end_commands(agent))
-        raise
+        event = await _unless_stopped(agent, _act(agent, state, action, unsaved), stop, left_s=_left_s(state))
+        if event is None:
+            state = _stopped(state, stop)
+            await _end_commands(agent)
+            return state
+        state = apply(state, event)
+        await agent.log.flush()
+        if isinstance(action, CallTools):
+            unsaved = not all(map(agent.toolbox.only_reads, action.calls))
+        elif isinstance(event, Answered):
+            unsaved = False
 
 
 def _as_the_model_expects(agent: Agent, state: RunState) -> RunState:
@@ -117,12 +125,13 @@ def _stopped(state: RunState, stop: asyncio.Event) -> RunState:
     return replace(ended, outcome=reached)
 
 
-async def _unless_stopped(work: Awaitable[Event], stop: asyncio.Event, *, left_s: float) -> Event | None:
+async def _unless_stopped(agent: Agent, work: Awaitable[Event], stop: asyncio.Event, *, left_s: float) -> Event | None:
     """The event, or ``None`` where the run was stopped or its time was up first."""
     task = asyncio.ensure_future(work)
     stopped = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({task, stopped}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        agent.toolbox.bench.stopping = not task.done()
         return task.result() if task.done() else None
     finally:
         for future in (task, stopped):
@@ -133,12 +142,27 @@ async def _unless_stopped(work: Awaitable[Event], stop: asyncio.Event, *, left_s
             task.exception()
 
 
-async def _act(agent: Agent, state: RunState, action: AskModel | CallTools | Compact) -> Event:
+@asynccontextmanager
+async def _checkpointing(agent: Agent, unsaved: bool) -> AsyncGenerator[None]:
+    """Takes a checkpoint of what is ``unsaved`` beside the block, and waits for it at its end."""
+    if agent.checkpoint is None or not unsaved:
+        yield
+        return
+    taking = asyncio.ensure_future(agent.checkpoint())
+    try:
+        yield
+        await taking
+    finally:
+        taking.cancel()
+        await asyncio.wait({taking})
+
+
+async def _act(agent: Agent, state: RunState, action: AskModel | CallTools | Compact, unsaved: bool) -> Event:
     match action:
         case AskModel():
             if action.after_s:
                 await agent.sleep(action.after_s)
-            return await _ask(agent, state)
+            return await _ask(agent, state, unsaved)
         case CallTools():
             agent.toolbox.bench.step = state.steps
             return await _call(agent, action.calls)
@@ -156,7 +180,7 @@ async def _act(agent: Agent, state: RunState, action: AskModel | CallTools | Com
 # The model
 
 
-async def _ask(agent: Agent, state: RunState) -> Answered | ModelFailed:
+async def _ask(agent: Agent, state: RunState, unsaved: bool) -> Answered | ModelFailed:
     began = agent.clock()
     agent.log.tell(ModelAsked(step=state.steps + 1))
     request = ModelRequest(
@@ -165,32 +189,39 @@ async def _ask(agent: Agent, state: RunState) -> Answered | ModelFailed:
         tools=agent.toolbox.descriptions,
         max_output_tokens=agent.model.max_output_tokens,
     )
-    try:
-        message = await _answer(agent, request)
-    except ShadowError as error:
-        failed = ModelFailed(
-            code=error.code,
-            message=str(error),
-            repeat_is_safe=error.repeat_is_safe,
-            retry_after_s=_seconds(error.details.get("retry_after_s")),
-            context_too_long=isinstance(error, ContextTooLong),
-            elapsed_s=agent.clock() - began,
-        )
-        agent.log.tell(
-            ModelRequestFailed(
-                code=failed.code,
-                message=failed.message,
-                repeat_is_safe=failed.repeat_is_safe,
-                retry_after_s=failed.retry_after_s,
-                took_ms=failed.elapsed_s * 1000,
-            )
-        )
-        return failed
+    async with _checkpointing(agent, unsaved):  # on record before the answer is
+        try:
+            answer: AssistantMessage | ShadowError = await _answer(agent, request)
+        except ShadowError as error:
+            answer = error
     elapsed_s = agent.clock() - began
+    if isinstance(answer, ShadowError):
+        return _model_failed(agent, answer, elapsed_s)
     price = agent.model.price
-    cost = None if price is None else str(price.of(message.usage))
-    agent.log.tell(ModelAnswered(message=message, took_ms=elapsed_s * 1000, cost_usd=cost))
-    return Answered(message=message, elapsed_s=elapsed_s)
+    cost = None if price is None else str(price.of(answer.usage))
+    agent.log.tell(ModelAnswered(message=answer, took_ms=elapsed_s * 1000, cost_usd=cost))
+    return Answered(message=answer, elapsed_s=elapsed_s)
+
+
+def _model_failed(agent: Agent, error: ShadowError, elapsed_s: float) -> ModelFailed:
+    failed = ModelFailed(
+        code=error.code,
+        message=str(error),
+        repeat_is_safe=error.repeat_is_safe,
+        retry_after_s=_seconds(error.details.get("retry_after_s")),
+        context_too_long=isinstance(error, ContextTooLong),
+        elapsed_s=elapsed_s,
+    )
+    agent.log.tell(
+        ModelRequestFailed(
+            code=failed.code,
+            message=failed.message,
+            repeat_is_safe=failed.repeat_is_safe,
+            retry_after_s=failed.retry_after_s,
+            took_ms=elapsed_s * 1000,
+        )
+    )
+    return failed
 
 
 async def _answer(agent: Agent, request: ModelRequest) -> AssistantMessage:
@@ -244,8 +275,14 @@ def groups(calls: Sequence[ToolCall], toolbox: Toolbox) -> list[list[ToolCall]]:
 
 
 async def _call_one(agent: Agent, call: ToolCall) -> Called:
+    """What was interrupted in the middle is called again: its operation is the same, and is answered with what came of it."""
     began = agent.clock()
-    agent.log.tell(ToolStarted(call_id=call.id, name=call.name, arguments=call.arguments))
+    interrupted = agent.interrupted if agent.toolbox.bench.step == agent.interrupted.step else InterruptedStep()
+    if call.id in interrupted.results:
+        result, is_fault = interrupted.results[call.id]
+        return Called(result=result, is_fault=is_fault)
+    if call.id not in interrupted.started:
+        agent.log.tell(ToolStarted(call_id=call.id, name=call.name, arguments=call.arguments))
     if not agent.toolbox.only_reads(call):
         await agent.log.flush()  # on record before it can have an effect
     called = await agent.toolbox.call(call)

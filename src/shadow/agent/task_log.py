@@ -1,38 +1,34 @@
-"""Writing a task's events as they happen: told at once to whoever watches, stored in order, small pieces put together.
+"""Writing a task's events as they happen: stored in order, small pieces put together. Whoever reads reads what is stored.
 
 ``tell`` never waits. What is told is stored within ``DELAY_S``, or when ``flush`` returns: whoever must not go on before
 something is stored flushes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from shadow.core.events import MAX_EXCERPT_CHARS, CallAdded, CommandOutput, TaskEvent, TextAdded
-from shadow.core.tasks import TaskId
-from shadow.db.store import TaskStore
 
-DELAY_S = 0.2
+DELAY_S = 0.1
 MAX_TEXT_CHARS = 8000
 MAX_WAITING = 2000
 """Events that wait to be stored; more are put together or, where they are pieces, left to the whole that follows."""
 
-Watcher = Callable[[TaskEvent], None]
+Store = Callable[[Sequence[TaskEvent]], Awaitable[object]]
+"""Adds events to the end of the log, all or none."""
 
 
 class TaskLog:
-    def __init__(self, store: TaskStore, task_id: TaskId, watchers: Sequence[Watcher] = ()) -> None:
-        self.task_id = task_id
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._watchers = list(watchers)
+        self._failure: BaseException | None = None
         self._waiting: list[TaskEvent] = []
         self._news = asyncio.Event()
         self._storing = asyncio.Lock()
 
     def tell(self, event: TaskEvent) -> None:
-        for watcher in self._watchers:
-            watcher(event)
         last = self._waiting[-1] if self._waiting else None
         joined = None if last is None else join(last, event)
         if joined is not None:
@@ -42,16 +38,30 @@ class TaskLog:
         self._news.set()
 
     async def flush(self) -> None:
-        """Store everything that was told. Raises: as the store does; what was not stored stays waiting."""
+        """Store everything that was told. Raises: as the store does, from then on always.
+
+        Whether the events of a store that failed are in the log nobody here knows: they are never stored a second time. Whoever
+        writes on reads the log first.
+        """
         async with self._storing:
-            while self._waiting:
+            while self._waiting and self._failure is None:
                 taken = self._waiting
                 self._waiting = []
-                try:
-                    await self._store.append(self.task_id, taken)
-                except BaseException:
-                    self._waiting = taken + self._waiting
-                    raise
+                await self._finish(asyncio.ensure_future(self._store(taken)))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _finish(self, storing: asyncio.Future[object]) -> None:
+        """To its end, also where we are cancelled meanwhile: half a second time would be an event twice."""
+        cancelled: asyncio.CancelledError | None = None
+        while not storing.done():
+            try:
+                await asyncio.wait({storing})
+            except asyncio.CancelledError as error:
+                cancelled = error
+        self._failure = storing.exception()
+        if cancelled is not None:
+            raise cancelled
 
     async def keep_storing(self) -> None:
         while True:
@@ -62,9 +72,9 @@ class TaskLog:
 
 
 @asynccontextmanager
-async def open_log(store: TaskStore, task_id: TaskId, watchers: Sequence[Watcher] = ()) -> AsyncGenerator[TaskLog]:
+async def open_log(store: Store) -> AsyncGenerator[TaskLog]:
     """A log whose events are stored on the way, and all of them at the end of the block."""
-    log = TaskLog(store, task_id, watchers)
+    log = TaskLog(store)
     storing = asyncio.create_task(log.keep_storing())
     try:
         yield log
@@ -72,7 +82,7 @@ async def open_log(store: TaskStore, task_id: TaskId, watchers: Sequence[Watcher
             storing.result()
     finally:
         storing.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, Exception):  # the last flush tells of it
             await storing
         await asyncio.shield(log.flush())
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from shadow.core.conversation import ToolCall, ToolDescription, ToolResult
 from shadow.core.errors import OutcomeUnknown, ShadowError, Unavailable
-from shadow.core.events import MAX_EXCERPT_CHARS, TaskEvent, TodoItem, WorkspaceAway
+from shadow.core.events import MAX_EXCERPT_CHARS, CommandStarted, TaskEvent, TodoItem, WorkspaceAway
 from shadow.core.ids import Operation
 from shadow.execution.interface import ToolExecutor
 
@@ -36,6 +36,15 @@ class Bench:
     todo: tuple[TodoItem, ...] = ()
     commands: list[str] = field(default_factory=list[str])
     """Ids of the commands that this run started."""
+    stopping: bool = False
+    """What runs is to be ended: the run was stopped, or has taken too long."""
+    told_to: dict[str, int] = field(default_factory=dict[str, int])
+    """By call: the end of the output that was told before the run was taken up again."""
+
+    def started(self, command_id: str, *, call_id: str) -> None:
+        if command_id not in self.commands:
+            self.commands.append(command_id)
+            self.told(CommandStarted(call_id=call_id, command_id=command_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

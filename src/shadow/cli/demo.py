@@ -24,8 +24,8 @@ async def show() -> int:
     if code != DONE:
         return FAILED
     async with open_tasks(settings) as tasks:
-        task = (await tasks.store.list_tasks(limit=1))[0]
-        delivered = [r.event for r in await tasks.store.all_events(task.id) if isinstance(r.event, WorkDelivered)]
+        task = (await tasks.list(limit=1))[0]
+        delivered = [r.event for r in await tasks.events(task.id) if isinstance(r.event, WorkDelivered)]
     print()
     for line in delivered[-1].diff.splitlines():
         print(_coloured(line))

@@ -1,6 +1,7 @@
 """The ``shadow`` command: what it offers. Everything heavy is imported by the command that needs it."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -229,6 +230,29 @@ def record(
     from shadow.cli import record as implementation
 
     finish(lambda: implementation.record(reference, source, output=output, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Copy the database of the data directory (tasks and their logs) to one file, also while Shadow works, and verify it."""
+    from shadow.cli import backups as implementation
+
+    finish(lambda: implementation.write(file, force=force, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `shadow backup` wrote.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Put a backup in the place of the data directory's database, while nothing uses it. The replaced one is kept beside it."""
+    from shadow.cli import backups as implementation
+
+    finish(lambda: implementation.read(file, as_json=as_json), as_json=as_json)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from shadow.bootstrap import make_manager, start_logging
+from shadow.bootstrap import make_manager, open_tasks, start_logging
 from shadow.cli.outcome import WrongUsage
 from shadow.cli.references import choose
 from shadow.cli.text import duration_s
@@ -66,10 +66,8 @@ async def find(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
 
 
 async def _workspace_of_task(reference: str) -> str:
-    from shadow.db.store import open_store  # not above: commands on workspaces do without
-
-    async with open_store(load_settings().data_dir) as store:
-        task = await store.task(reference)
+    async with open_tasks(load_settings()) as tasks:
+        task = await tasks.find(reference)
     if task.workspace_id is None:
         raise NotFound(f"The task {task.id} has no workspace any more.", mend="`shadow task show` tells what was done.")
     return task.workspace_id

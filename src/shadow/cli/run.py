@@ -1,25 +1,24 @@
 """``shadow run``: the agent works on a repository and hands back a branch."""
 
-import asyncio
-import signal
 import sys
-from collections.abc import Generator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from shadow.agent.loop import RunLimits, RunStatus
-from shadow.bootstrap import Watcher, open_model, open_tasks, record_to, start_logging
+from shadow.bootstrap import Watcher, make_manager, open_artifacts, open_model, open_tasks, record_to, start_logging
 from shadow.cli.opening import NO_WALL, seconds
 from shadow.cli.outcome import DONE, FAILED, INTERRUPTED, WrongUsage, say
 from shadow.cli.run_display import JsonLines, Lines, took
-from shadow.core.egress import EgressPolicy, parse_rules
-from shadow.core.errors import AlreadyExists, Denied
+from shadow.cli.working import report_of, work
+from shadow.core.errors import AlreadyExists, Broken, Denied
 from shadow.core.repositories import parse_repository
-from shadow.core.workspaces import Isolation, WorkspaceSpec
-from shadow.settings import load_settings
-from shadow.tasks.values import Deliver, RunOptions, RunReport
+from shadow.core.tasks import Task
+from shadow.core.workspaces import Isolation
+from shadow.settings import Settings, load_settings
+from shadow.tasks.service import Tasks, check_capabilities
+from shadow.tasks.values import Deliver, RunOptions, RunReport, TaskSettings
 from shadow.terminal.neutral import printable
 
 LIMIT_REACHED = 4
@@ -51,50 +50,47 @@ class RunArguments:
 async def run(arguments: RunArguments) -> int:
     settings = load_settings()
     start_logging(settings)
-    options = _options(arguments)
     if arguments.repo is None and arguments.continued is None:
         raise WrongUsage("Give a repository and an instruction.")
+    options = options_of(arguments)
     watch = JsonLines() if arguments.as_json else Lines()
     if settings.isolation is Isolation.NONE and not arguments.as_json:
         say(NO_WALL, style="yellow")
-    stop = asyncio.Event()
-    egress = EgressPolicy(rules=parse_rules(arguments.allow)) if arguments.allow else None
-    spec = WorkspaceSpec(egress=egress)
     async with AsyncExitStack() as stack:
+        # Opened here too: what is wrong with it shows before anything is made.
         model = await stack.enter_async_context(open_model(settings, arguments.model))
         tasks = await stack.enter_async_context(open_tasks(settings))
         watchers: list[Watcher] = [watch]
         if arguments.record is not None:
             watchers.append(stack.enter_context(record_to(settings, Path(arguments.record), model)))
-        stack.enter_context(_stopping(stop))
         if arguments.continued is not None:
-            report = await tasks.resume(
-                arguments.continued,
-                arguments.instruction,
-                model=model,
-                spec=spec,
-                options=options,
-                watchers=watchers,
-                stop=stop,
-            )
+            task = await tasks.find(arguments.continued)
+            await tasks.send(task.id, arguments.instruction, model=model.name, options=options)
+            after = task.events
         else:
-            assert arguments.repo is not None
-            report = await tasks.start(
-                parse_repository(arguments.repo, local_user=True),
-                arguments.instruction,
-                model=model,
-                spec=spec,
-                options=options,
-                branch=arguments.branch,
-                depth=arguments.depth,
-                watchers=watchers,
-                stop=stop,
-            )
-    if report.patch is not None:
-        _write_patch(report.patch, arguments.output)
+            task = await create(settings, tasks, arguments, options, model=model.name)
+            after = 0
+        recorded = await work(settings, tasks, task.id, after=after, watchers=watchers)
+        task = await tasks.find(task.id)
+    report = report_of(task.id, task.workspace_id, recorded)
+    if report is None:
+        raise Broken(f"The task {task.id} has stopped, and no run of it has ended.", mend="See `shadow task show`.")
+    if report.delivered is not None and report.delivered.artifact is not None and arguments.output is not None:
+        _write_patch(open_artifacts(settings).get(task.id, report.delivered.artifact), arguments.output)
     if not arguments.as_json:
         tell(report)
     return exit_code(report)
+
+
+async def create(settings: Settings, tasks: Tasks, arguments: RunArguments, options: RunOptions, *, model: str) -> Task:
+    """Raises: as ``Tasks.create``."""
+    assert arguments.repo is not None
+    check_capabilities(make_manager(settings).capabilities)
+    wanted = TaskSettings(
+        branch=arguments.branch, depth=arguments.depth, egress=arguments.allow or None, options=options
+    )
+    repository = parse_repository(arguments.repo, local_user=True)
+    return await tasks.create(repository, arguments.instruction, model=model, settings=wanted)
 
 
 def exit_code(report: RunReport) -> int:
@@ -109,7 +105,7 @@ def exit_code(report: RunReport) -> int:
             return FAILED
 
 
-def _options(arguments: RunArguments) -> RunOptions:
+def options_of(arguments: RunArguments) -> RunOptions:
     choices = {"branch": Deliver.BRANCH, "push": Deliver.BRANCH, "patch": Deliver.PATCH, "none": Deliver.NONE}
     if arguments.deliver not in choices:
         raise WrongUsage(f"--deliver cannot be {arguments.deliver!r}.", mend=f"Choose from {', '.join(choices)}.")
@@ -146,28 +142,7 @@ def _limits(arguments: RunArguments) -> RunLimits:
     )
 
 
-@contextmanager
-def _stopping(stop: asyncio.Event) -> Generator[None]:
-    """Ctrl-C ends the run and lets it be told; a second one ends us."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-
-    def interrupted() -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, interrupted)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.remove_signal_handler(number)
-
-
-def _write_patch(content: bytes, output: str | None) -> None:
-    assert output is not None
+def _write_patch(content: bytes, output: str) -> None:
     try:
         with Path(output).open("xb") as file:
             file.write(content)

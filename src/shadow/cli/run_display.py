@@ -10,19 +10,26 @@ from shadow.cli.text import span
 from shadow.core.events import (
     CallAdded,
     CheckFinished,
+    CheckpointFailed,
+    CheckpointTaken,
     CommandOutput,
+    CommandStarted,
     ConversationCompacted,
     EgressSeen,
     ModelAnswered,
     ModelAsked,
     ModelRequestFailed,
+    QueueChanged,
+    RolledBack,
     RunFinished,
     RunStarted,
+    StateChanged,
     StepFailed,
     StepFinished,
     StepStarted,
     TaskCreated,
     TaskEvent,
+    TaskFailed,
     TextAdded,
     TodoChanged,
     ToolFinished,
@@ -101,6 +108,17 @@ class Lines:
                         self._line(f"  │ {printable(line)}", "dim")
             case WorkCommitted():
                 self._line(f"✓ committed {event.commit[:12]}: {printable(event.message.partition(chr(10))[0])}", "dim")
+            case QueueChanged():
+                if event.messages:
+                    self._line(f"… {len(event.messages)} waiting: {printable(event.messages[0].text)[:100]}", "dim")
+            case CheckpointTaken():
+                self._line(f"◇ {event.checkpoint_id}", "dim")
+            case CheckpointFailed():
+                self._line(f"! no checkpoint: {printable(event.message)[:200]}", "yellow")
+            case RolledBack():
+                self._line(f"↶ back to {event.checkpoint_id}, before event {event.to_seq + 1}", "bold")
+            case StateChanged() | TaskFailed() | CommandStarted():
+                pass  # told by what comes before or after them
             case StepStarted() | ModelAsked() | ModelAnswered() | CallAdded() | WorkDelivered() | RunFinished():
                 pass  # told by what comes after them, or by the report at the end
             case _:

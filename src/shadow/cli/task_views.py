@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from shadow.bootstrap import make_manager, start_logging
+from shadow.bootstrap import make_manager, open_tasks, start_logging
 from shadow.cli.outcome import DONE, print_json, say
 from shadow.cli.run_display import Lines
 from shadow.cli.tables import print_table
@@ -14,7 +14,6 @@ from shadow.cli.text import span
 from shadow.core.errors import NotFound
 from shadow.core.events import Recorded, RunFinished, RunStarted, WorkDelivered
 from shadow.core.tasks import Task
-from shadow.db.store import open_store
 from shadow.settings import load_settings
 from shadow.terminal.neutral import printable
 
@@ -24,8 +23,8 @@ MAX_SHOWN_DIFF_BYTES = 16 * 1024 * 1024
 async def list_all(*, limit: int, as_json: bool) -> int:
     settings = load_settings()
     start_logging(settings)
-    async with open_store(settings.data_dir) as store:
-        tasks = await store.list_tasks(limit=limit)
+    async with open_tasks(settings) as opened:
+        tasks = await opened.list(limit=limit)
     if as_json:
         print_json({"tasks": [asdict(task) for task in tasks]})
         return DONE
@@ -48,9 +47,9 @@ def _state(task: Task) -> str:
 async def show(reference: str, *, as_json: bool) -> int:
     settings = load_settings()
     start_logging(settings)
-    async with open_store(settings.data_dir) as store:
-        task = await store.task(reference)
-        recorded = await store.all_events(task.id)
+    async with open_tasks(settings) as tasks:
+        task = await tasks.find(reference)
+        recorded = await tasks.events(task.id)
     if as_json:
         runs = [asdict(r.event) for r in recorded if isinstance(r.event, RunStarted | RunFinished)]
         print_json({"task": asdict(task), "runs": runs})
@@ -71,22 +70,20 @@ async def show(reference: str, *, as_json: bool) -> int:
 async def events(reference: str, *, after: int) -> int:
     settings = load_settings()
     start_logging(settings)
-    async with open_store(settings.data_dir) as store:
-        task = await store.task(reference)
-        while page := await store.events(task.id, after=after):
-            for record in page:
-                line = {"seq": record.seq, "at": record.at, **asdict(record.event)}
-                sys.stdout.write(json.dumps(line, ensure_ascii=True) + "\n")
-            after = page[-1].seq
+    async with open_tasks(settings) as tasks:
+        task = await tasks.find(reference)
+        for record in (await tasks.events(task.id))[after:]:
+            line = {"seq": record.seq, "at": record.at, **asdict(record.event)}
+            sys.stdout.write(json.dumps(line, ensure_ascii=True) + "\n")
     return DONE
 
 
 async def diff(reference: str, *, as_json: bool) -> int:
     settings = load_settings()
     start_logging(settings)
-    async with open_store(settings.data_dir) as store:
-        task = await store.task(reference)
-        content = await _diff_of(task, await store.all_events(task.id))
+    async with open_tasks(settings) as tasks:
+        task = await tasks.find(reference)
+        content = await _diff_of(task, await tasks.events(task.id))
     if as_json:
         print_json({"task": task.id, "diff": content.decode(errors="replace")})
     else:

@@ -4,10 +4,12 @@ A log is append-only; its events are numbered from 1 without gaps. It holds deci
 bounded excerpts; the bytes of commands stay in their byte logs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from shadow.core.conversation import AssistantMessage, ToolResult, Usage, UserMessage
+from shadow.core.tasks import TaskState
 
 MAX_EXCERPT_CHARS = 4000
 MAX_DIFF_BYTES = 512 * 1024
@@ -19,6 +21,30 @@ class TaskCreated:
     repository: str
     model: str
     kind: Literal["task_created"] = "task_created"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged:
+    """The task is in another state."""
+
+    state: TaskState
+    kind: Literal["state_changed"] = "state_changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A message in the queue."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueChanged:
+    """What waits to be said to the agent, in order."""
+
+    messages: tuple[Waiting, ...]
+    kind: Literal["queue_changed"] = "queue_changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +71,16 @@ class StepFailed:
     message: str
     mend: str | None = None
     kind: Literal["step_failed"] = "step_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed:
+    """Its workspace could not be made ready."""
+
+    code: str
+    message: str
+    mend: str | None = None
+    kind: Literal["task_failed"] = "task_failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +140,15 @@ class ToolStarted:
     name: str
     arguments: str
     kind: Literal["tool_started"] = "tool_started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandStarted:
+    """A tool started a command: its output is in the byte log of that id."""
+
+    call_id: str
+    command_id: str
+    kind: Literal["command_started"] = "command_started"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +254,40 @@ class WorkDelivered:
     changes: tuple[FileChange, ...]
     diff: str = ""
     """Against the base; empty where it is larger than ``MAX_DIFF_BYTES``."""
+    artifact: str | None = None
+    """The name of the task's artifact that has the patch."""
     kind: Literal["work_delivered"] = "work_delivered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointTaken:
+    """The conversation up to here and the workspace's files as they are can be returned to together."""
+
+    checkpoint_id: str
+    run: int
+    branch: str | None
+    head: str | None
+    changes: tuple[FileChange, ...] = ()
+    """Of files since the checkpoint before, the first of them."""
+    kind: Literal["checkpoint_taken"] = "checkpoint_taken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFailed:
+    """The run goes on; it cannot be returned to this point."""
+
+    code: str
+    message: str
+    kind: Literal["checkpoint_failed"] = "checkpoint_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """What came between event ``to_seq`` and this one no longer counts; it stays readable, and can be returned to."""
+
+    to_seq: int
+    checkpoint_id: str
+    kind: Literal["rolled_back"] = "rolled_back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,14 +299,19 @@ class RunFinished:
     cost_usd: str | None
     took_ms: float
     code: str | None = None
+    undelivered: str | None = None
+    """Why nothing was handed out, though the agent was done."""
     kind: Literal["run_finished"] = "run_finished"
 
 
 TaskEvent = (
     TaskCreated
+    | StateChanged
+    | QueueChanged
     | StepStarted
     | StepFinished
     | StepFailed
+    | TaskFailed
     | RunStarted
     | ModelAsked
     | TextAdded
@@ -236,6 +319,7 @@ TaskEvent = (
     | ModelAnswered
     | ModelRequestFailed
     | ToolStarted
+    | CommandStarted
     | CommandOutput
     | ToolFinished
     | WorkspaceAway
@@ -245,6 +329,9 @@ TaskEvent = (
     | CheckFinished
     | WorkCommitted
     | WorkDelivered
+    | CheckpointTaken
+    | CheckpointFailed
+    | RolledBack
     | RunFinished
 )
 
@@ -257,3 +344,18 @@ class Recorded:
     at: float
     """Seconds since 1970."""
     event: TaskEvent
+
+
+def active(recorded: Sequence[Recorded]) -> list[Recorded]:
+    """The events of a log that count: without what was rolled back. The log must be whole.
+
+    Each event follows the one before it, but what comes after a ``RolledBack`` follows the event that it names: so an earlier
+    branch comes back whole where somebody returns to a point in it.
+    """
+    found: list[Recorded] = []
+    seq = len(recorded)
+    while seq > 0:
+        one = recorded[seq - 1]
+        found.append(one)
+        seq = one.event.to_seq if isinstance(one.event, RolledBack) else seq - 1
+    return found[::-1]

@@ -1,12 +1,13 @@
-"""The tables, one schema for every database."""
+"""The tables, one schema for every database. What changes here needs a migration beside it (``db/migrations``)."""
 
 import re
 from typing import Any
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, false
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 1
+_ODD = re.compile(r"[\\\0\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
 
 class AnyText(TypeDecorator[str]):
@@ -18,42 +19,134 @@ class AnyText(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
         if value is None:
             return None
-        return re.sub(r"[\\\0\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", value)
+        return _ODD.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> str | None:
-        return None if value is None else re.sub(r"\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), value)
+        if value is None or "\\" not in value:
+            return value
+        return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), value)
+
+
+class Time(TypeDecorator[float]):
+    """Seconds since 1970 as doubles: PostgreSQL's plain ``FLOAT`` is one, and SQLite knows no other."""
+
+    impl = Float(53)
+    cache_ok = True
 
 
 metadata = MetaData()
 
-schema = Table("schema", metadata, Column("version", Integer, nullable=False))
+
+def _task_id(**options: Any) -> Column[str]:
+    return Column("task_id", String(64), ForeignKey("tasks.id", ondelete="CASCADE"), **options)
+
 
 tasks = Table(
     "tasks",
     metadata,
     Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False, server_default="local"),
     Column("title", AnyText, nullable=False),
     Column("state", String(32), nullable=False),
     Column("model", AnyText, nullable=False),
     Column("repository", AnyText, nullable=False),
+    Column("settings", Text, nullable=False, server_default="{}"),
     Column("checkout", Text),
     Column("workspace_id", String(64)),
+    Column("host", String(255)),
     Column("outcome", String(32)),
     Column("summary", AnyText),
     Column("runs", Integer, nullable=False, default=0),
     Column("events", Integer, nullable=False, default=0),
-    Column("created_at", Float, nullable=False),
-    Column("updated_at", Float, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
     Index("tasks_by_age", "created_at"),
+    Index("tasks_by_state", "state", "updated_at"),
+    Index("tasks_by_owner", "owner", "created_at"),
 )
 
 events = Table(
     "events",
     metadata,
-    Column("task_id", String(64), ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    _task_id(primary_key=True),
     Column("seq", Integer, primary_key=True),
-    Column("at", Float, nullable=False),
+    Column("at", Time, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("body", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    _task_id(nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("text", AnyText, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Index("messages_in_order", "task_id", "position", unique=True),
+)
+"""What waits to be said to an agent; a message that a run took is an event."""
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    _task_id(nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("branch", AnyText),
+    Column("head", String(64)),
+    Column("tree_commit", String(64), nullable=False),
+    Column("created_at", Time, nullable=False),
+    Index("checkpoints_in_order", "task_id", "seq", unique=True),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("payload", Text, nullable=False),
+    _task_id(),
+    Column("owner", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("run_at", Time, nullable=False),
+    Column("host", String(255)),
+    Column("attempts", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("worker", String(255)),
+    Column("lease_until", Time),
+    Column("stop_requested", Boolean, nullable=False, server_default=false()),
+    Column("error", Text),
+    Column("result", Text),
+    Column("created_at", Time, nullable=False),
+    Column("ended_at", Time),
+    Index("jobs_to_do", "state", "priority", "run_at"),
+    Index("jobs_of_task", "task_id", "number"),
+)
+"""``number`` orders the jobs of a task as they were added."""
+
+job_steps = Table(
+    "job_steps",
+    metadata,
+    Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("result", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("finished_at", Time, nullable=False),
+)
+"""Only steps that are finished: what is not here is done again."""
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("every_s", Time, nullable=False),
+    Column("next_at", Time, nullable=False),
 )

@@ -5,7 +5,7 @@ no transport: it indexes a pack and moves one ref. Work tree, index and checked-
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +28,11 @@ async def check_branch(name: str) -> None:
         raise Rejected(f"{name!r} cannot be the name of a branch.", mend="Use letters, digits, '-', '_', '.' and '/'.")
 
 
-async def deliver_locally(work: Work, target: LocalSource, *, branch: str) -> None:
-    """Raises: Conflict: the branch is there with other work on it, or is checked out. Denied, LimitExceeded."""
+async def deliver_locally(work: Work, target: LocalSource, *, branch: str, ours: Collection[str] = ()) -> None:
+    """``ours``: commits that the branch may be at, since they were delivered to it before.
+
+    Raises: Conflict: the branch is there with other work on it, or is checked out. Denied, LimitExceeded.
+    """
     ref = f"{HEADS}{branch}"
     _check_place(target, branch)
     about = f"Delivering into {target.path}"
@@ -41,7 +44,7 @@ async def deliver_locally(work: Work, target: LocalSource, *, branch: str) -> No
     now = (await git(call("rev-parse", "--verify", "--quiet", ref), check=False)).stdout.decode().strip()
     if now == work.tip:
         return
-    if now:
+    if now and now not in ours:
         await _check_forward(work, now, where=f"{target.path} has a branch {branch}")
     checked_out = _checked_out(target)
     if ref in checked_out:
@@ -105,8 +108,8 @@ async def _check_forward(work: Work, now: str, *, where: str) -> None:
         raise Conflict(f"{where} with other work on it.", mend="Deliver under another name (--branch).")
 
 
-async def push(work: Work, access: Access, *, branch: str) -> None:
-    """Never forced: what would overwrite is refused.
+async def push(work: Work, access: Access, *, branch: str, ours: Collection[str] = ()) -> None:
+    """What would overwrite anything but ``ours``, commits that were delivered to this branch before, is refused.
 
     Raises: Conflict, Denied, CredentialsWanted, TlsFailed, RemoteUnreachable: it did not answer, and a repeat is safe.
     """
@@ -114,9 +117,9 @@ async def push(work: Work, access: Access, *, branch: str) -> None:
     now = await _remote_tip(work, access, ref)
     if now == work.tip:
         return
-    if now is not None:
+    if now is not None and now not in ours:
         await _check_forward(work, now, where=f"{access.address} has a branch {branch}")
-    lease = f"--force-with-lease={ref}:{now or ''}"  # with no force: the branch must be what was just seen
+    lease = f"--force-with-lease={ref}:{now or ''}"  # the branch must be what was just seen, and judged
     arguments = [
         "push",
         "--porcelain",

@@ -1,7 +1,7 @@
 """Repositories for workspaces: in from where their user named them, out to where the work is wanted. What bootstrap wires."""
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,16 +199,21 @@ class Repositories:
             clone = Clone(filling=filling, origin=checkout.repository, branch=work.branch)
             yield Source(checkout=replace(checkout, base_branch=None, base_commit=work.tip), clone=clone)
 
-    async def deliver(self, work: Work, checkout: Checkout, *, branch: str | None = None) -> None:
-        """Put the work on a branch of the repository that it came from: a new one, or one that only it was delivered to."""
+    async def deliver(
+        self, work: Work, checkout: Checkout, *, branch: str | None = None, ours: Collection[str] = ()
+    ) -> None:
+        """Put the work on a branch of the repository that it came from: a new one, or one that only it was delivered to.
+
+        ``ours``: commits that were delivered there before, which it may replace.
+        """
         repository = parse_repository(checkout.repository, local_user=True)
         name = checkout.branch if branch is None else branch
         await delivering.check_branch(name)
         if isinstance(repository, LocalRepository):
-            await delivering.deliver_locally(work, find_local(repository.path), branch=name)
+            await delivering.deliver_locally(work, find_local(repository.path), branch=name, ours=ours)
             return
         async with self._access(repository, about="Pushing", trusted=True) as (access, _):
-            await delivering.push(work, access, branch=name)
+            await delivering.push(work, access, branch=name, ours=ours)
 
     @asynccontextmanager
     async def _access(self, repository: Repository, *, about: str, trusted: bool) -> AsyncGenerator[tuple[Access, str]]:

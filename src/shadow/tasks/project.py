@@ -9,7 +9,7 @@ from shadow.tasks.values import ProjectConfig
 CONFIG = ".shadow/config.toml"
 MAX_BYTES = 64 * 1024
 MAX_COMMAND_CHARS = 4096
-_NAMES = ("check", "setup")
+_NAMES = ("check", "setup", "services")
 
 
 async def read_project_config(executor: ToolExecutor) -> ProjectConfig:

@@ -1,430 +1,429 @@
-"""What a task does, from its repository to its delivered branch: initialise, run, commit, check, deliver. What bootstrap wires.
+"""What can be asked of tasks. Everything here is one transaction; the work itself is done by jobs, by whichever worker."""
 
-Every step is an event of the task's log before the next one begins. What failed leaves nothing but the log; what was worked
-on and could not be delivered keeps its workspace.
-"""
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 
-import asyncio
-import hashlib
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from shadow.core.conversation import Usage
+from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
+from shadow.core.events import QueueChanged, Recorded, RolledBack, RunFinished, StateChanged, TaskCreated, Waiting
+from shadow.core.ids import make_id
+from shadow.core.jobs import Job, JobId, JobState, NewJob
+from shadow.core.repositories import LocalRepository, RemoteRepository, Repository
+from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState, TaskStep, title_of
+from shadow.core.workspaces import Capabilities
+from shadow.db import checkpoints, events, jobs, messages, tasks
+from shadow.db.database import Database, Transaction
+from shadow.engine.identity import is_gone
+from shadow.tasks.values import RunOptions, TaskSettings, settings_from_json, settings_to_json
 
-from shadow.agent.loop import ModelFacts, Outcome, RunState, RunStatus
-from shadow.agent.model import Model
-from shadow.agent.prompts.instructions import Facts, instructions
-from shadow.agent.rebuilding import fold
-from shadow.agent.runner import Agent, run
-from shadow.agent.task_log import TaskLog, Watcher, open_log
-from shadow.agent.toolbox import Bench, Toolbox
-from shadow.agent.tools.all import make_tools
-from shadow.core.commands import CommandSpec, Exited, shell
-from shadow.core.conversation import UserMessage
-from shadow.core.errors import Conflict, NothingToCommit, Rejected, ShadowError, Unsupported
-from shadow.core.events import (
-    MAX_DIFF_BYTES,
-    CheckFinished,
-    FileChange,
-    RunFinished,
-    RunStarted,
-    TaskCreated,
-    WorkCommitted,
-    WorkDelivered,
-)
-from shadow.core.git import GitPerson
-from shadow.core.ids import Operation, OperationId, make_id
-from shadow.core.repositories import Repository
-from shadow.core.tasks import Task, TaskId, TaskState, title_of
-from shadow.core.workspaces import WorkspaceSpec
-from shadow.db.store import TaskStore
-from shadow.execution.interface import ToolExecutor, WorkspaceManager
-from shadow.scm.collecting import NothingToDeliver, Work
-from shadow.scm.delivering import difference, patch
-from shadow.scm.repositories import Repositories
-from shadow.tasks.checking import check_work, shown_ending
-from shadow.tasks.committing import commit_message
-from shadow.tasks.project import read_project_config
-from shadow.tasks.steps import Step, counted, step
-from shadow.tasks.values import Deliver, ProjectConfig, RunOptions, RunReport
-from shadow.tasks.watching import egress_told, start_egress
+MAX_MESSAGE_CHARS = 200_000
+_ROOM = 0x5AAD3
+"""The lock around what takes one of a user's places."""
+_MAY_BE_LAST = (StateChanged, RunFinished, RolledBack, QueueChanged)
+"""Events that a job tells as it ends."""
+MAX_QUEUED = 100
+MAX_ATTEMPTS = 20
+"""How often a job may be begun without a step done: a worker that is killed costs one."""
 
-SETUP_TIMEOUT_S = 1800.0
-RENEWAL_S = 60.0
+INITIALISE = "initialise"
+RUN = "run"
+ROLL_BACK = "roll_back"
+HIBERNATE = "hibernate"
+ARCHIVE = "archive"
+DELETE = "delete"
+CLEAN_UP = "clean_up"
 
 
-class CheckFailed(Rejected):
-    """The agent says that it is done; the check says otherwise."""
-
-    code = "check_failed"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLimits:
+    live_per_owner: int | None = None
+    """Tasks with a workspace, or about to have one."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Tasks:
-    store: TaskStore
-    manager: WorkspaceManager
-    repositories: Repositories
-    co_authors: Sequence[GitPerson]
-    clock: Callable[[], float]
+    database: Database
+    shown: Callable[[Repository], str]
+    """What names a repository in records. Raises: NotFound, Rejected: for a path that is none."""
     entropy: Callable[[int], bytes]
+    limits: TaskLimits = field(default_factory=TaskLimits)
+    host: str | None = None
+    """Whose workers may do what these tasks need; ``None``: any."""
+    credentials: dict[TaskId, RemoteRepository] = field(default_factory=dict[TaskId, RemoteRepository])
+    """Repositories whose address held a credential: kept by this process alone, for its own workers."""
 
-    async def start(
+    # Beginning
+
+    async def create(
         self,
         repository: Repository,
         instruction: str,
         *,
-        model: Model,
-        spec: WorkspaceSpec,
-        options: RunOptions,
-        branch: str | None = None,
-        depth: int | None = None,
-        watchers: Sequence[Watcher] = (),
-        stop: asyncio.Event,
-    ) -> RunReport:
-        """A new task and its first run. Raises: ShadowError: the task could not be started, or its work not be handed out."""
-        if not instruction.strip():
-            raise Rejected("The instruction is empty.", mend="Say what is to be done.")
-        if not self.manager.capabilities.git:
-            raise Unsupported(
-                "A task begins with a clone of its repository, and workspaces of this mode have no git.",
-                mend="Set AGENT_MODE=local; to test an agent without a repository, see docs/mock.md.",
-                details={"capability": "git"},
-            )
-        task = self._new_task(repository, instruction, model)
-        await self.store.add_task(task)
-        async with open_log(self.store, task.id, watchers) as log:
-            log.tell(TaskCreated(instruction=instruction, repository=task.repository, model=model.name))
-            try:
-                task = await self._initialise(task, repository, log, spec=spec, branch=branch, depth=depth)
-            except BaseException:
-                await asyncio.shield(self.store.change_task(task.id, state=TaskState.FAILED.value))
-                raise
-            return await self._run(task, instruction, model, options, log, spec, stop)
-
-    async def resume(
-        self,
-        reference: str,
-        instruction: str,
-        *,
-        model: Model,
-        spec: WorkspaceSpec,
-        options: RunOptions,
-        watchers: Sequence[Watcher] = (),
-        stop: asyncio.Event,
-    ) -> RunReport:
-        """The next run of a task, with its whole conversation. Raises: NotFound, Conflict: its workspace is gone."""
-        task = await self.store.task(reference)
-        if task.workspace_id is None:
-            raise Conflict(
-                f"The workspace of {task.id} is gone: its work was delivered.",
-                mend="Start a new run from the delivered branch (--branch), or use --keep the next time.",
-            )
-        async with open_log(self.store, task.id, watchers) as log:
-            return await self._run(task, instruction, model, options, log, spec, stop)
-
-    def _new_task(self, repository: Repository, instruction: str, model: Model) -> Task:
-        now = self.clock()
-        return Task(
-            id=TaskId(make_id("task", entropy=self.entropy(12))),
-            title=title_of(instruction),
-            state=TaskState.STARTING,
-            model=model.name,
-            repository=self.repositories.shown(repository),
-            created_at=now,
-            updated_at=now,
-        )
-
-    # Initialisation
-
-    async def _initialise(
-        self,
-        task: Task,
-        repository: Repository,
-        log: TaskLog,
-        *,
-        spec: WorkspaceSpec,
-        branch: str | None,
-        depth: int | None,
+        model: str,
+        settings: TaskSettings,
+        owner: str = "local",
     ) -> Task:
-        with step(log, Step.FETCH_REPOSITORY) as details:
-            opening = self.repositories.opened(repository, branch=branch, depth=depth, about=task.title)
-            source = await opening.__aenter__()
-            details.append(f"{source.checkout.base_branch or 'detached'} at {source.checkout.base_commit[:12]}")
-        try:
-            with step(log, Step.PREPARE_WORKSPACE) as details:
-                status = await self.manager.create(
-                    replace(spec, checkout=source.checkout, name=spec.name or task.title)
-                )
-                details.append(status.id)
-            try:
-                await self.store.change_task(task.id, workspace_id=status.id, checkout=source.checkout)
-                async with await self.manager.attach(status.id) as executor:
-                    with step(log, Step.CLONE_REPOSITORY) as details:
-                        await asyncio.gather(
-                            self.repositories.fill(executor, source), start_egress(self.manager, status.id)
-                        )
-                        details.append(f"on {source.checkout.branch}")
-                    await self._set_up(executor, log)
-            except BaseException:
-                await asyncio.shield(self.manager.destroy(status.id))
-                await asyncio.shield(self.store.change_task(task.id, workspace_id=None))
-                raise
-        finally:
-            await opening.__aexit__(None, None, None)
-        return replace(task, workspace_id=status.id, checkout=source.checkout)
-
-    async def _set_up(self, executor: ToolExecutor, log: TaskLog) -> None:
-        setup = (await read_project_config(executor)).setup
-        if setup is None:
-            return
-        with step(log, Step.INSTALL_DEPENDENCIES) as details:
-            details.append(setup)
-            result = await executor.run(CommandSpec(argv=shell(setup), timeout_s=SETUP_TIMEOUT_S))
-            if result.ending != Exited(code=0):
-                tail = (result.stderr or result.stdout)[-1000:].decode(errors="replace").strip()
-                raise Rejected(f"The repository's setup ended with {shown_ending(result.ending)}: {tail}")
-
-    # A run
-
-    async def _run(
-        self,
-        task: Task,
-        instruction: str,
-        model: Model,
-        options: RunOptions,
-        log: TaskLog,
-        spec: WorkspaceSpec,
-        stop: asyncio.Event,
-    ) -> RunReport:
-        assert task.workspace_id is not None
-        began = time.monotonic()
-        number = task.runs + 1
-        await self.store.change_task(task.id, state=TaskState.RUNNING.value, runs=number, model=model.name)
-        report: RunReport | None = None
-        try:
-            async with self._attached(task) as executor:
-                project = await read_project_config(executor)
-                check = options.check or project.check
-                async with egress_told(self.manager, task.workspace_id, log):
-                    state = await self._converse(task, instruction, model, options, log, executor, check, number, stop)
-                assert state.outcome is not None
-                report = self._report(task, state, state.outcome, began)
-                if report.status is RunStatus.DONE:
-                    try:
-                        report = await self._hand_out(task, report, options, log, executor, spec, check, project)
-                    except ShadowError as error:  # the work stays in its workspace
-                        report = replace(report, status=RunStatus.FAILED, code=error.code, undelivered=str(error))
-                log.tell(_finished(number, report))
-                await log.flush()
-            if report.delivered is not None and not options.keep:
-                await self.manager.destroy(task.workspace_id)
-                await self.store.change_task(task.id, workspace_id=None)
-                report = replace(report, workspace_id=None)
-            return report
-        finally:
-            outcome = {"outcome": report.status.value, "summary": report.summary} if report else {"outcome": "failed"}
-            await asyncio.shield(self.store.change_task(task.id, state=TaskState.IDLE.value, **outcome))
-
-    @asynccontextmanager
-    async def _attached(self, task: Task) -> AsyncGenerator[ToolExecutor]:
-        """The workspace, kept alive."""
-        assert task.workspace_id is not None
-        workspace_id = task.workspace_id
-        lease = await self.manager.status(workspace_id)
-
-        async def keep_alive() -> None:
-            while True:
-                left = (lease.lease_expires_at or 0) - self.clock()
-                await asyncio.sleep(RENEWAL_S)
-                with suppress(ShadowError):
-                    await self.manager.renew(workspace_id, lease_s=max(left, 10 * RENEWAL_S))
-
-        renewals = asyncio.create_task(keep_alive())
-        try:
-            async with await self.manager.attach(workspace_id) as executor:
-                yield executor
-        finally:
-            renewals.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewals
-
-    async def _converse(
-        self,
-        task: Task,
-        instruction: str,
-        model: Model,
-        options: RunOptions,
-        log: TaskLog,
-        executor: ToolExecutor,
-        check: str | None,
-        number: int,
-        stop: asyncio.Event,
-    ) -> RunState:
-        bench = Bench(
-            executor=executor,
-            told=log.tell,
-            operation=lambda call_id: _operation(f"{task.id} {number} {bench.step} {call_id}", executor.epoch),
-            clock=self.clock,
-        )
-        toolbox = Toolbox(make_tools(), bench)
-        assert task.checkout is not None
-        facts = Facts(
-            checkout=task.checkout,
-            check=check,
-            allowed=await self._allowed(task),
-            time_s=options.limits.time_s,
-            today=time.strftime("%Y-%m-%d", time.gmtime(self.clock())),
-        )
-        text = await instructions(executor, facts)
-        fresh = RunState(
-            messages=(),
-            tools=toolbox.names,
-            limits=options.limits,
-            model=ModelFacts(
-                context_tokens=model.context_tokens, max_output_tokens=model.max_output_tokens, price=model.price
-            ),
-            overhead_chars=len(text) + sum(len(str(d.parameters)) + len(d.description) for d in toolbox.descriptions),
-        )
-        earlier = [recorded.event for recorded in await self.store.all_events(task.id)]
-        started = RunStarted(run=number, message=UserMessage(text=instruction))
-        log.tell(started)
-        await log.flush()
-        state = fold(fresh, [*earlier, started])
-        return await run(Agent(model=model, toolbox=toolbox, instructions=text, log=log), state, stop=stop)
-
-    async def _allowed(self, task: Task) -> tuple[str, ...]:
-        if task.workspace_id is None or not self.manager.capabilities.egress:
-            return ()
-        return tuple(str(rule) for rule in (await self.manager.egress(task.workspace_id)).policy.rules)
-
-    def _report(self, task: Task, state: RunState, outcome: Outcome, began: float) -> RunReport:
-        return RunReport(
-            task_id=task.id,
-            status=outcome.status,
-            summary=outcome.summary,
-            code=outcome.code,
-            usage=state.usage,
-            cost_usd=None if state.cost_usd is None else str(state.cost_usd),
-            took_s=time.monotonic() - began,
-            workspace_id=task.workspace_id,
-        )
-
-    # Handing out
-
-    async def _hand_out(
-        self,
-        task: Task,
-        report: RunReport,
-        options: RunOptions,
-        log: TaskLog,
-        executor: ToolExecutor,
-        spec: WorkspaceSpec,
-        check: str | None,
-        project: ProjectConfig,
-    ) -> RunReport:
-        """Commit, verify, check, deliver. A check that fails makes the run fail; its work is delivered all the same."""
-        assert task.checkout is not None
-        await self._commit(task, report, log, executor)
-        try:
-            async with self._verified(task, log, executor) as work:
-                checked = None
-                if check is not None:
-                    checked = await self._check(task, work, log, spec, check, project)
-                    report = replace(report, check=checked)
-                if options.deliver is not Deliver.NONE:
-                    report = await self._deliver(task, report, options, log, work)
-                if checked is not None and not checked.passed:
-                    summary = f"The agent said that it was done, but the check `{check}` ended with {checked.ending}."
-                    report = replace(report, status=RunStatus.FAILED, code=CheckFailed.code, summary=summary)
-        except NothingToDeliver:
-            report = replace(report, undelivered="Nothing was changed.")
-        return report
-
-    async def _commit(self, task: Task, report: RunReport, log: TaskLog, executor: ToolExecutor) -> None:
-        message = commit_message(report.summary, fallback=task.title)
-        with step(log, Step.COMMIT) as details:
-            try:
-                head = await executor.git_commit(message, co_authors=self.co_authors)
-            except NothingToCommit:
-                details.append("nothing that is not committed")
-                return
-            details.append(message.partition("\n")[0])
-        assert head.commit is not None
-        log.tell(WorkCommitted(commit=head.commit, message=message))
-
-    @asynccontextmanager
-    async def _verified(self, task: Task, log: TaskLog, executor: ToolExecutor) -> AsyncGenerator[Work]:
-        assert task.checkout is not None
-        collecting = self.repositories.collected(executor, task.checkout)
-        with step(log, Step.VERIFY) as details:
-            try:
-                work = await collecting.__aenter__()
-            except NothingToDeliver:
-                details.append("nothing was changed")
-                work = None
-            else:
-                details.append(f"{counted(work.commits, 'commit')}, {counted(len(work.changes), 'file')}")
-        if work is None:
-            raise NothingToDeliver("Nothing was changed.")
-        try:
-            yield work
-        finally:
-            await collecting.__aexit__(None, None, None)
-
-    async def _check(
-        self, task: Task, work: Work, log: TaskLog, spec: WorkspaceSpec, check: str, project: ProjectConfig
-    ) -> CheckFinished:
-        assert task.checkout is not None
-        with step(log, Step.CHECK) as details:
-            finished = await check_work(
-                check,
-                work,
-                task.checkout,
-                manager=self.manager,
-                repositories=self.repositories,
-                spec=replace(spec, name=f"check of {task.id}"),
-                setup=project.setup,
+        """A task whose first run begins when its workspace is ready. Raises: Rejected, NotFound, LimitExceeded."""
+        check_message(instruction)
+        settings.spec(name="")
+        task_id = TaskId(make_id("task", entropy=self.entropy(12)))
+        shown = self.shown(repository)
+        if isinstance(repository, RemoteRepository) and repository.credential is not None:
+            self.credentials[task_id] = repository
+        async with self.database.write() as transaction:
+            await self._check_room(transaction, owner)
+            task = Task(
+                id=task_id,
+                owner=owner,
+                title=title_of(instruction),
+                state=TaskState.STARTING,
+                model=model,
+                repository=shown,
+                settings=settings_to_json(settings),
+                host=self.host if isinstance(repository, LocalRepository) else None,
+                created_at=transaction.now,
+                updated_at=transaction.now,
             )
-            details.append(f"{check}: {finished.ending}")
-        log.tell(finished)
-        return finished
+            await tasks.add(transaction, task)
+            told = [TaskCreated(instruction=instruction, repository=shown, model=model), StateChanged(state=task.state)]
+            await events.append(transaction, task_id, told)
+            await messages.add(transaction, self._message(task_id, instruction))
+            await self.add_job(transaction, task, INITIALISE, round=1)
+        return task
 
-    async def _deliver(self, task: Task, report: RunReport, options: RunOptions, log: TaskLog, work: Work) -> RunReport:
-        assert task.checkout is not None
-        changes = tuple(FileChange(path=c.path, added=c.added, removed=c.removed) for c in work.changes)
-        with step(log, Step.DELIVER) as details:
-            content: bytes | None = None
-            if options.deliver is Deliver.PATCH:
-                content, where = await patch(work), "a patch"
-            else:
-                await self.repositories.deliver(work, task.checkout, branch=options.branch)
-                where = f"{options.branch or work.branch} in {task.checkout.repository}"
-            details.append(where)
-        delivered = WorkDelivered(
-            how=options.deliver.value if options.deliver is not Deliver.NONE else "branch",
-            where=where,
-            commit=work.tip,
-            commits=work.commits,
-            changes=changes,
-            diff=(await difference(work, limit_bytes=MAX_DIFF_BYTES) or b"").decode(errors="replace"),
+    async def _check_room(self, transaction: Transaction, owner: str) -> None:
+        await transaction.lock(_ROOM)  # two at once would each see the last place free
+        most = self.limits.live_per_owner
+        if most is not None and await tasks.count_live(transaction.connection, owner=owner) >= most:
+            raise LimitExceeded(
+                f"{owner} has {most} tasks with a workspace, as many as are allowed.",
+                mend="Archive some (`shadow task archive`), or raise SHADOW_LIMIT_TASKS.",
+                details={"limit": "tasks"},
+            )
+
+    async def add_job(self, transaction: Transaction, task: Task, kind: str, **payload: object) -> Job:
+        new = NewJob(
+            kind=kind,
+            payload={"task_id": task.id, **payload},
+            task_id=task.id,
+            owner=task.owner,
+            host=task.host,
+            max_attempts=MAX_ATTEMPTS,
         )
-        log.tell(delivered)
-        return replace(report, delivered=delivered, patch=content)
+        return await jobs.add(transaction, new, job_id=JobId(make_id("job", entropy=self.entropy(12))))
+
+    def _message(self, task_id: TaskId, text: str) -> QueuedMessage:
+        return QueuedMessage(id=make_id("msg", entropy=self.entropy(8)), task_id=task_id, text=text)
+
+    # Saying something
+
+    async def send(
+        self,
+        task_id: TaskId,
+        text: str,
+        *,
+        model: str | None = None,
+        options: RunOptions | None = None,
+        stop: bool = False,
+    ) -> QueuedMessage:
+        """Said when the run that goes on has ended, behind what waits. ``stop``: that run is stopped, and this comes first.
+
+        Raises: NotFound, Conflict: nobody will ever hear it; LimitExceeded: too much waits.
+        """
+        check_message(text)
+        message = self._message(task_id, text)
+        async with self.database.write() as transaction:
+            task = await self._opened(transaction, task_id)
+            check_usable(task)
+            if len(await messages.queue(transaction.connection, task_id)) >= MAX_QUEUED:
+                raise LimitExceeded(f"{MAX_QUEUED} messages wait already.", mend="Remove some, or wait.")
+            if model is not None or options is not None:
+                settings = settings_from_json(task.settings)
+                settings = replace(settings, options=options or settings.options)
+                await tasks.change(transaction, task_id, model=model or task.model, settings=settings_to_json(settings))
+            await messages.add(transaction, message, first=stop)
+            if stop:
+                await self._request_stop(transaction, task_id, RUN)
+            await self.tell_queue(transaction, task_id)
+            open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
+            # The end of a start, and of a run that nobody stopped, adds the next one.
+            follows = any(job.kind in (INITIALISE, RUN) and not job.stop_requested for job in open_jobs)
+            if not follows and task.state is not TaskState.STARTING:
+                await self.add_job(transaction, task, RUN)
+        return message
+
+    async def tell_queue(self, transaction: Transaction, task_id: TaskId) -> None:
+        waiting = await messages.queue(transaction.connection, task_id)
+        told = QueueChanged(messages=tuple(Waiting(id=message.id, text=message.text) for message in waiting))
+        await events.append(transaction, task_id, [told])
+
+    async def queue(self, task_id: TaskId) -> Sequence[QueuedMessage]:
+        async with self.database.read() as connection:
+            return await messages.queue(connection, task_id)
+
+    async def edit(self, task_id: TaskId, message_id: str, text: str) -> None:
+        """Raises: NotFound: it is no longer waiting."""
+        check_message(text)
+        async with self.database.write() as transaction:
+            await messages.edit(transaction, task_id, message_id, text)
+            await self.tell_queue(transaction, task_id)
+
+    async def remove(self, task_id: TaskId, message_id: str) -> None:
+        """Raises: NotFound: it is no longer waiting."""
+        async with self.database.write() as transaction:
+            await messages.remove(transaction, task_id, message_id)
+            await self.tell_queue(transaction, task_id)
+
+    async def reorder(self, task_id: TaskId, message_ids: Sequence[str]) -> None:
+        """Raises: Rejected: these are not the messages that wait."""
+        async with self.database.write() as transaction:
+            await messages.reorder(transaction, task_id, message_ids)
+            await self.tell_queue(transaction, task_id)
+
+    # Stopping and going on
+
+    async def stop(self, task_id: TaskId) -> bool:
+        """End the run that goes on, within a second; what waits stays in the queue. ``False``: nothing went on."""
+        async with self.database.write() as transaction:
+            await tasks.get(transaction.connection, task_id)
+            return await self._request_stop(transaction, task_id)
+
+    async def _opened(self, transaction: Transaction, task_id: TaskId) -> Task:
+        """The task, which nobody else changes before the end. Its state is mended where the worker of its last job was lost for
+        good. Raises: NotFound; Conflict: it is about to be archived or deleted."""
+        task = await tasks.get(transaction.connection, task_id, for_update=True)
+        open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
+        if any(job.kind in (ARCHIVE, DELETE) for job in open_jobs):
+            raise Conflict(f"The task {task_id} is about to be archived.", mend="Begin a new one.")
+        if open_jobs:
+            return task
+        if task.state is TaskState.STARTING:
+            return await self.move(transaction, task_id, TaskStep.FAIL)
+        if task.state is TaskState.RUNNING:
+            lost = RunFinished(
+                run=task.runs,
+                status="failed",
+                summary="Its worker was lost.",
+                usage=Usage(),
+                cost_usd=None,
+                took_ms=0.0,
+                code="worker_lost",
+            )
+            await events.append(transaction, task_id, [lost])
+            await tasks.change(transaction, task_id, outcome=lost.status, summary=lost.summary)
+            return await self.move(transaction, task_id, TaskStep.END_RUN)
+        return task
+
+    async def _request_stop(self, transaction: Transaction, task_id: TaskId, kind: str | None = None) -> bool:
+        """``kind``: only of such jobs. A run that nobody has begun will not begin, and what it would have said waits on."""
+        open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
+        for job in [job for job in open_jobs if kind in (None, job.kind)]:
+            if job.kind != RUN or not await jobs.cancel_waiting(transaction, job.id):
+                await jobs.request_stop(transaction, job.id)
+        return bool(open_jobs)
+
+    async def resume(self, task_id: TaskId) -> None:
+        """What failed begins again where it failed, what waits is said. Raises: Conflict: there is nothing to resume."""
+        async with self.database.write() as transaction:
+            task = await self._opened(transaction, task_id)
+            if await jobs.of_task(transaction.connection, task_id, open_only=True):
+                return  # a worker is at it, or will be
+            if task.state is TaskState.FAILED:
+                if task.workspace_id is None:
+                    await self._check_room(transaction, task.owner)
+                await self.move(transaction, task_id, TaskStep.RESTART)
+                last = [j for j in await jobs.of_task(transaction.connection, task_id) if j.kind == INITIALISE][-1]
+                await jobs.revive(transaction, last, {**last.payload, "round": last.payload["round"] + 1})
+                return
+            check_usable(task)
+            if not await messages.queue(transaction.connection, task_id):
+                raise Conflict(
+                    f"The task {task_id} waits for you: nothing of it was interrupted.",
+                    mend=f'Say something: shadow task send {task_id} "…"',
+                )
+            await self.add_job(transaction, task, RUN)
+
+    async def let_go_of_the_dead(self, task_id: TaskId) -> None:
+        """What a process of this host was at that is gone, need not wait for the end of its lease."""
+        async with self.database.write() as transaction:
+            for job in await jobs.of_task(transaction.connection, task_id, open_only=True):
+                if job.worker is not None and self.host is not None and is_gone(job.worker, host=self.host):
+                    await jobs.give_up(transaction, job)
+
+    async def move(self, transaction: Transaction, task_id: TaskId, taken: TaskStep) -> Task:
+        """To the next state, which readers are told."""
+        task = await tasks.move(transaction, task_id, taken)
+        await events.append(transaction, task_id, [StateChanged(state=task.state)])
+        return task
+
+    # Rolling back
+
+    async def checkpoints(self, task_id: TaskId) -> Sequence[Checkpoint]:
+        async with self.database.read() as connection:
+            return await checkpoints.all_of(connection, task_id)
+
+    async def before_run(self, task_id: TaskId, run: int) -> str:
+        """The checkpoint that was taken before that run. Raises: NotFound."""
+        found = [checkpoint.id for checkpoint in await self.checkpoints(task_id) if checkpoint.run == run]
+        if not found:
+            raise NotFound(f"There is no checkpoint before run {run}.", mend="`shadow task checkpoints` lists them.")
+        return found[0]
+
+    async def roll_back(self, task_id: TaskId, reference: str, *, message: str | None = None) -> Checkpoint:
+        """Conversation, files and commit as they were at a checkpoint; then ``message``, in place of what was said there.
+
+        Raises: NotFound; Conflict: a run goes on.
+        """
+        if message is not None:
+            check_message(message)
+        async with self.database.write() as transaction:
+            task = await self._opened(transaction, task_id)
+            check_usable(task)
+            checkpoint = await checkpoints.find(transaction.connection, task_id, reference)
+            if await jobs.of_task(transaction.connection, task_id, open_only=True):
+                raise Conflict("The agent is at work.", mend=f"Stop it first: shadow task stop {task_id}")
+            await self.add_job(transaction, task, ROLL_BACK, checkpoint_id=checkpoint.id, message=message)
+        return checkpoint
+
+    async def say_first(self, transaction: Transaction, task: Task, text: str) -> None:
+        """Before everything that waits, in a run that begins when the caller's job has ended."""
+        await messages.add(transaction, self._message(task.id, text), first=True)
+        await self.tell_queue(transaction, task.id)
+        await self.add_job(transaction, task, RUN)
+
+    # Ending
+
+    async def hibernate(self, task_id: TaskId) -> None:
+        """Raises: Conflict: it is not idle."""
+        async with self.database.write() as transaction:
+            task = await self._opened(transaction, task_id)
+            if task.state is TaskState.HIBERNATED:
+                return
+            if task.state is not TaskState.IDLE or await jobs.of_task(transaction.connection, task_id, open_only=True):
+                raise Conflict("The agent is at work.", mend=f"Stop it first: shadow task stop {task_id}")
+            await self.add_job(transaction, task, HIBERNATE)
+
+    async def archive(self, task_id: TaskId, *, unchanged_since: float | None = None) -> None:
+        """Everything but the log is freed, once what goes on has been stopped. Nothing happens where that was asked before.
+
+        ``unchanged_since``: nor where something has happened with the task since then, or goes on.
+        """
+        await self._end_with(ARCHIVE, task_id, unchanged_since)
+
+    async def delete(self, task_id: TaskId, *, unchanged_since: float | None = None) -> None:
+        """As ``archive``, and the log too. Raises: NotFound."""
+        await self._end_with(DELETE, task_id, unchanged_since)
+
+    async def _end_with(self, kind: str, task_id: TaskId, unchanged_since: float | None) -> None:
+        async with self.database.write() as transaction:
+            task = await tasks.get(transaction.connection, task_id, for_update=True)
+            open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
+            if unchanged_since is not None and (open_jobs or task.updated_at > unchanged_since):
+                return
+            if any(job.kind == kind for job in open_jobs) or (kind == ARCHIVE and task.state is TaskState.ARCHIVED):
+                return
+            if not open_jobs:
+                task = await self._opened(transaction, task_id)
+            await self._request_stop(transaction, task_id)
+            await self.add_job(transaction, task, kind)
+
+    async def clean_up(self, transaction: Transaction) -> Job:
+        """Have the policies looked after now, whatever the schedule says."""
+        job_id = JobId(make_id("job", entropy=self.entropy(12)))
+        return await jobs.add(transaction, NewJob(kind=CLEAN_UP, payload={}, priority=1), job_id=job_id)
+
+    # Looking
+
+    async def last_asked(self, task_id: TaskId) -> JobId | None:
+        """The last job that is still to be done, runs aside: what comes of those their events say."""
+        async with self.database.read() as connection:
+            asked = [job for job in await jobs.of_task(connection, task_id, open_only=True) if job.kind != RUN]
+        return asked[-1].id if asked else None
+
+    async def check_job(self, job_id: JobId) -> None:
+        """Raises: what it failed with."""
+        async with self.database.read() as connection:
+            try:
+                job = await jobs.get(connection, job_id)
+            except NotFound:
+                return  # it went with its task
+        if job.state is JobState.FAILED and job.error is not None:
+            error = job.error
+            raise error_from_code(error["code"], error["message"], mend=error["mend"], details={"task_id": job.task_id})
+
+    async def find(self, reference: str, *, owner: str | None = None) -> Task:
+        """By its id or a unique beginning of it. Raises: NotFound, Conflict."""
+        async with self.database.read() as connection:
+            return await tasks.find(connection, reference, owner=owner)
+
+    async def list(
+        self, *, limit: int, owner: str | None = None, states: Collection[TaskState] | None = None
+    ) -> Sequence[Task]:
+        async with self.database.read() as connection:
+            return await tasks.newest(connection, limit=limit, owner=owner, states=states)
+
+    async def events(self, task_id: TaskId) -> Sequence[Recorded]:
+        async with self.database.read() as connection:
+            return await events.all_of(connection, task_id)
+
+    def follow(self, task_id: TaskId, *, after: int = 0) -> AsyncGenerator[Recorded]:
+        """What the log has behind ``after``, then what comes, until nothing goes on with the task any more."""
+        return follow(self.database, task_id, after=after)
 
 
-def _operation(name: str, epoch: int) -> Operation:
-    """The same for a call each time, and safe whatever a provider calls its calls."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return Operation(id=OperationId(f"op_{digest}"), epoch=epoch)
+async def follow(database: Database, task_id: TaskId, *, after: int = 0) -> AsyncGenerator[Recorded]:
+    look = at_work = True
+    with database.feed.subscribe(task_id) as news:
+        news.stands_at = after
+        while True:
+            if look:
+                async with database.read() as connection:
+                    await tasks.get(connection, task_id)
+                    # In this order: what a job tells at its end is there when the job is gone.
+                    at_work = bool(await jobs.of_task(connection, task_id, open_only=True))
+                    found = await events.page(connection, task_id, after=after)
+            else:
+                found = news.take(after)
+            for recorded in found:
+                yield recorded
+                news.stands_at = after = recorded.seq
+            if look and found:
+                continue
+            if look and not at_work:
+                return
+            if not look and (not found or isinstance(found[-1].event, _MAY_BE_LAST)):
+                look = True
+                continue
+            await news.wait()
+            look = False
 
 
-def _finished(number: int, report: RunReport) -> RunFinished:
-    return RunFinished(
-        run=number,
-        status=report.status.value,
-        summary=report.summary,
-        usage=report.usage,
-        cost_usd=report.cost_usd,
-        took_ms=report.took_s * 1000,
-        code=report.code,
-    )
+def check_capabilities(capabilities: Capabilities) -> None:
+    """Raises: Unsupported: tasks cannot work in such workspaces."""
+    if not capabilities.git:
+        raise Unsupported(
+            "A task begins with a clone of its repository, and workspaces of this mode have no git.",
+            mend="Set AGENT_MODE=local; to test an agent without a repository, see docs/mock.md.",
+            details={"capability": "git"},
+        )
+
+
+def check_message(text: str) -> None:
+    """Raises: Rejected, LimitExceeded."""
+    if not text.strip():
+        raise Rejected("The instruction is empty.", mend="Say what is to be done.")
+    if len(text) > MAX_MESSAGE_CHARS:
+        raise LimitExceeded(f"A message has at most {MAX_MESSAGE_CHARS} characters; this one has {len(text)}.")
+
+
+def check_usable(task: Task) -> None:
+    """Raises: Conflict: no run of this task will ever begin."""
+    if task.state is TaskState.ARCHIVED:
+        raise Conflict(
+            f"The workspace of {task.id} is gone: the task was archived.",
+            mend="Begin a new one from the delivered branch (--branch); `shadow run --keep` would have kept it.",
+        )
+    if task.state is TaskState.FAILED:
+        raise Conflict(
+            f"The workspace of {task.id} could not be made.", mend=f"Try it again: shadow task resume {task.id}"
+        )

@@ -36,7 +36,8 @@ class LiveOutput:
     def __init__(self, bench: Bench, *, call_id: str, start: int = 0) -> None:
         self._bench = bench
         self._call_id = call_id
-        self._offset = start
+        # A call that is made again goes on where what was told of it ends.
+        self._offset = max(start, bench.told_to.pop(call_id, 0))
         self._left = MAX_TOLD_CHARS
 
     async def follow(self, command: Command, *, wait_s: float | None = None) -> Command:
@@ -76,6 +77,8 @@ class LiveOutput:
             end, data = end - (len(data) - kept), data[:kept]
         if end <= start:
             return
+        if begin < start:
+            begin, data = start, data[start - begin :]
         text = shown_output(data[whole_start(data) :] if begin > start else data)
         self._offset = end
         self._left -= len(text)

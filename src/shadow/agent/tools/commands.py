@@ -26,7 +26,7 @@ from shadow.agent.tools.command_output import (
 from shadow.agent.tools.described import Arguments, DescribedTool
 from shadow.core.commands import Command, CommandResult, CommandSpec, StdinMode, shell
 from shadow.core.errors import NotFound, OutcomeUnknown, Rejected, ShadowError
-from shadow.core.ids import CommandId, Operation
+from shadow.core.ids import CommandId
 from shadow.execution.excerpts import read_excerpt
 
 DEFAULT_TIMEOUT_S = 120
@@ -98,7 +98,7 @@ class RunTerminalCmd(DescribedTool[RunTerminalCmdArguments]):
         )
         look_s = BACKGROUND_LOOK_S if background else FIRST_LOOK_S
         try:
-            result = await _start(bench, spec, look_s, bench.operation(call_id))
+            result = await _start(bench, spec, look_s, call_id)
         except OutcomeUnknown as error:
             return _unknown(error)
         command = result.command
@@ -112,7 +112,8 @@ class RunTerminalCmd(DescribedTool[RunTerminalCmdArguments]):
                 await asyncio.sleep(SETTLE_S)  # most only need a moment to end
                 result = replace(result, command=await bench.executor.get_command(command.id))
         except asyncio.CancelledError:
-            await _end(bench, command.id)
+            if bench.stopping:
+                await _end(bench, command.id)
             raise
         except ShadowError as error:
             return Answer(
@@ -123,8 +124,9 @@ class RunTerminalCmd(DescribedTool[RunTerminalCmdArguments]):
         return _answer(result)
 
 
-async def _start(bench: Bench, spec: CommandSpec, look_s: float, operation: Operation) -> CommandResult:
-    """The command after ``look_s``, or at its end. A caller that gives up meanwhile leaves nothing running."""
+async def _start(bench: Bench, spec: CommandSpec, look_s: float, call_id: str) -> CommandResult:
+    """The command after ``look_s``, or at its end. A run that is stopped meanwhile leaves nothing running."""
+    operation = bench.operation(call_id)
     starting = asyncio.ensure_future(
         bench.executor.run(spec, wait_s=look_s, output_limit_bytes=MAX_OUTPUT_BYTES, operation=operation)
     )
@@ -134,10 +136,11 @@ async def _start(bench: Bench, spec: CommandSpec, look_s: float, operation: Oper
         with suppress(ShadowError, TimeoutError):
             async with asyncio.timeout(END_LIMIT_S):
                 command = (await starting).command
-            bench.commands.append(command.id)
-            await _end(bench, command.id)
+            bench.started(command.id, call_id=call_id)
+            if bench.stopping:
+                await _end(bench, command.id)
         raise
-    bench.commands.append(result.command.id)
+    bench.started(result.command.id, call_id=call_id)
     return result
 
 

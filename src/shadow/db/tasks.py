@@ -1,0 +1,159 @@
+"""Tasks in the database."""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import delete as delete_from
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shadow.core.errors import Conflict, NotFound
+from shadow.core.tasks import Task, TaskId, TaskState, TaskStep, step
+from shadow.db.codec import decode_checkout, encode_checkout
+from shadow.db.database import Transaction
+from shadow.db.tables import tasks
+
+PAGE = 1000
+MAX_ID_CHARS = 64
+
+
+async def add(transaction: Transaction, task: Task) -> None:
+    await transaction.connection.execute(insert(tasks).values(_row(task)))
+
+
+async def change(transaction: Transaction, task_id: TaskId, **values: Any) -> None:
+    """Set columns of a task; for its state there is ``move``. Raises: NotFound."""
+    for name, encode in _ENCODERS.items():
+        if name in values:
+            values[name] = encode(values[name])
+    if not is_storable(task_id):
+        raise no_task(task_id)
+    done = await transaction.connection.execute(
+        update(tasks).where(tasks.c.id == task_id).values(values | {"updated_at": transaction.now})
+    )
+    if done.rowcount == 0:
+        raise no_task(task_id)
+
+
+async def lock(transaction: Transaction, task_id: TaskId) -> None:
+    """Nobody else changes it, or writes what belongs to it, before the transaction's end. Raises: NotFound."""
+    await get(transaction.connection, task_id, for_update=True)
+
+
+async def move(transaction: Transaction, task_id: TaskId, taken: TaskStep) -> Task:
+    """Take a task from its state to the next one. Raises: NotFound; Conflict: not from the state that it is in."""
+    task = await get(transaction.connection, task_id, for_update=True)
+    state = step(task.state, taken)
+    await change(transaction, task_id, state=state.value)
+    return replace(task, state=state, updated_at=transaction.now)
+
+
+async def get(connection: AsyncConnection, task_id: TaskId, *, for_update: bool = False) -> Task:
+    """``for_update``: nobody else changes it, or writes to its log, before the transaction's end. Raises: NotFound."""
+    if not is_storable(task_id):
+        raise no_task(task_id)
+    query = select(tasks).where(tasks.c.id == task_id)
+    if for_update:
+        query = query.with_for_update(key_share=True)  # rows that belong to it may still be inserted
+    row = (await connection.execute(query)).mappings().one_or_none()
+    if row is None:
+        raise no_task(task_id)
+    return _task(row)
+
+
+async def find(connection: AsyncConnection, reference: str, *, owner: str | None = None) -> Task:
+    """By its id or a unique beginning of it. Raises: NotFound, Conflict."""
+    if not is_storable(reference):
+        raise no_task(reference)
+    prefixed = reference if reference.startswith("task_") else f"task_{reference}"
+    if prefixed == "task_":
+        raise no_task(reference)
+    query = select(tasks).where(tasks.c.id.startswith(prefixed, autoescape=True)).order_by(tasks.c.id).limit(2)
+    if owner is not None:
+        query = query.where(tasks.c.owner == owner)
+    rows = (await connection.execute(query)).mappings().all()
+    exact = [row for row in rows if row["id"] == reference]
+    if not rows:
+        raise no_task(reference)
+    if len(rows) > 1 and not exact:
+        raise Conflict(f"{reference!r} may mean several tasks.", mend="Give more of the id.")
+    return _task((exact or list(rows))[0])
+
+
+async def newest(
+    connection: AsyncConnection,
+    *,
+    limit: int = PAGE,
+    owner: str | None = None,
+    states: Collection[TaskState] | None = None,
+    before: tuple[float, TaskId] | None = None,
+) -> Sequence[Task]:
+    """Newest first. ``before``: time of creation and id of the last one of the page before."""
+    query = select(tasks).order_by(tasks.c.created_at.desc(), tasks.c.id).limit(limit)
+    if owner is not None:
+        query = query.where(tasks.c.owner == owner)
+    if states is not None:
+        query = query.where(tasks.c.state.in_([state.value for state in states]))
+    if before is not None:
+        at, last = before
+        query = query.where((tasks.c.created_at < at) | ((tasks.c.created_at == at) & (tasks.c.id > last)))
+    return [_task(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def unchanged_since(connection: AsyncConnection, at: float, *, states: Collection[TaskState]) -> Sequence[Task]:
+    """Those in one of ``states`` with which nothing has happened since ``at``, longest first."""
+    query = (
+        select(tasks)
+        .where(tasks.c.state.in_([state.value for state in states]), tasks.c.updated_at < at)
+        .order_by(tasks.c.updated_at)
+        .limit(PAGE)
+    )
+    return [_task(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def count_live(connection: AsyncConnection, *, owner: str) -> int:
+    """Those that have a workspace, or are about to."""
+    live = (tasks.c.state == TaskState.STARTING.value) | tasks.c.workspace_id.is_not(None)
+    return (await connection.execute(select(func.count()).where(tasks.c.owner == owner, live))).scalar_one()
+
+
+async def delete(transaction: Transaction, task_id: TaskId) -> None:
+    """With everything that belongs to it. Nothing happens where it is gone."""
+    await transaction.connection.execute(delete_from(tasks).where(tasks.c.id == task_id))
+    transaction.tell(task_id)
+
+
+def is_storable(reference: str) -> bool:
+    """Whether a row can have such an id at all: what people type may be anything."""
+    return reference.isascii() and reference.isprintable() and 0 < len(reference) <= MAX_ID_CHARS
+
+
+def no_task(reference: str) -> NotFound:
+    return NotFound(f"There is no task {reference!r}.", mend="`shadow task list` shows those there are.")
+
+
+def _encode_settings(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value))
+
+
+_ENCODERS: Mapping[str, Callable[[Any], str | None]] = {"checkout": encode_checkout, "settings": _encode_settings}
+_COLUMNS = (
+    *("id", "owner", "title", "model", "repository", "workspace_id", "host", "outcome", "summary"),
+    *("runs", "events", "created_at", "updated_at"),
+)
+
+
+def _row(task: Task) -> dict[str, Any]:
+    values = {name: getattr(task, name) for name in _COLUMNS}
+    encoded = {name: encode(getattr(task, name)) for name, encode in _ENCODERS.items()}
+    return {**values, **encoded, "state": task.state.value}
+
+
+def _task(row: Any) -> Task:
+    values = dict(row)
+    values["state"] = TaskState(values["state"])
+    values["checkout"] = decode_checkout(values["checkout"])
+    values["settings"] = json.loads(values["settings"])
+    return Task(**values)

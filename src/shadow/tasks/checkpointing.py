@@ -1,0 +1,108 @@
+"""Checkpoints: conversation, files and commit taken together, and returned to together."""
+
+from shadow.agent.task_log import TaskLog
+from shadow.core.errors import ShadowError, StaleEpoch
+from shadow.core.events import CheckpointFailed, CheckpointTaken, FileChange, RolledBack
+from shadow.core.git import GitCheckpoint
+from shadow.core.ids import make_id
+from shadow.core.tasks import Checkpoint, Task, TaskState
+from shadow.db import checkpoints, events
+from shadow.db.database import Transaction
+from shadow.engine.context import Handler, JobContext
+from shadow.execution.interface import ToolExecutor
+from shadow.tasks.steps import Step, step
+from shadow.tasks.workshop import KEPT_LEASE_S, Workshop, operation
+
+MAX_CHANGES = 100
+"""Of files, in one event."""
+ROLLED_BACK = "ROLLED_BACK"
+
+
+class Checkpointing:
+    """Of one run. ``take`` is cheap where nothing has changed, and then leaves no trace."""
+
+    def __init__(
+        self, shop: Workshop, context: JobContext, task: Task, executor: ToolExecutor, log: TaskLog, *, run: int
+    ) -> None:
+        self._shop = shop
+        self._context = context
+        self._task = task
+        self._executor = executor
+        self._log = log
+        self._run = run
+        self._last: GitCheckpoint | None = None
+
+    async def take(self) -> None:
+        """It may be impossible, by what the agent did to its repository, say: that is told, and the run goes on."""
+        checkpoint_id = make_id("cp", entropy=self._shop.entropy(12))
+        try:
+            taken = await self._executor.git_checkpoint(checkpoint_id)
+            if self._is_as_before(taken):
+                await self._executor.git_drop_checkpoints([checkpoint_id])
+                return
+            changes = await self._changes()
+        except StaleEpoch:
+            raise  # another worker is at it
+        except ShadowError as error:
+            self._log.tell(CheckpointFailed(code=error.code, message=error.message))
+            return
+        await self._log.flush()
+        told = CheckpointTaken(
+            checkpoint_id=checkpoint_id, run=self._run, branch=taken.branch, head=taken.head, changes=changes
+        )
+        async with self._context.write() as transaction:
+            (recorded,) = await events.append(transaction, self._task.id, [told])
+            checkpoint = Checkpoint(
+                id=checkpoint_id,
+                task_id=self._task.id,
+                seq=recorded.seq,
+                run=self._run,
+                branch=taken.branch,
+                head=taken.head,
+                tree_commit=taken.commit,
+                created_at=transaction.now,
+            )
+            await checkpoints.add(transaction, checkpoint)
+        self._last = taken
+
+    def _is_as_before(self, taken: GitCheckpoint) -> bool:
+        last = self._last
+        return last is not None and (last.tree, last.head, last.branch) == (taken.tree, taken.head, taken.branch)
+
+    async def _changes(self) -> tuple[FileChange, ...]:
+        """Of files since the checkpoint before."""
+        if self._last is None:
+            return ()
+        found = await self._executor.git_file_changes(base=self._last.commit, limit=MAX_CHANGES)
+        return tuple(FileChange(path=c.path, added=c.added, removed=c.removed) for c in found.changes)
+
+
+class RollingBack(Handler):
+    """The job that returns to a checkpoint. Where the task stands now becomes one itself, so that nothing is out of reach."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    async def run(self, context: JobContext) -> None:
+        shop = self._shop
+        task = await shop.task(context)
+        async with context.database.read() as connection:
+            wanted = await checkpoints.find(connection, task.id, context.job.payload["checkpoint_id"])
+        async with shop.log(context) as log, shop.attached(task) as executor:
+            before = Checkpointing(shop, context, task, executor, log, run=task.runs)
+            await context.step("CHECKPOINT", before.take)
+            with step(log, Step.ROLL_BACK) as details:
+                target = GitCheckpoint(
+                    name=wanted.id, branch=wanted.branch, head=wanted.head, commit=wanted.tree_commit
+                )
+                await executor.git_restore(target, operation=operation(executor, context.job.id, "restore"))
+                details.append(f"to {wanted.id}, before event {wanted.seq + 1}")
+        if task.state is TaskState.HIBERNATED and task.workspace_id is not None:
+            await shop.manager.hibernate(task.workspace_id, keep_s=KEPT_LEASE_S)
+
+        async def tell(transaction: Transaction) -> None:
+            await events.append(transaction, task.id, [RolledBack(to_seq=wanted.seq, checkpoint_id=wanted.id)])
+            if (message := context.job.payload["message"]) is not None:
+                await shop.tasks.say_first(transaction, task, message)
+
+        context.finish_with(tell)

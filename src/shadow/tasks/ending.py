@@ -1,0 +1,157 @@
+"""Jobs that let go of what a task holds: hibernate, archive, delete, and the rules that say when by themselves."""
+
+from dataclasses import dataclass
+
+from shadow.core.errors import ShadowError
+from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState, TaskStep, step
+from shadow.core.workspaces import WorkspaceState
+from shadow.db import jobs, messages, tasks
+from shadow.db.database import Transaction
+from shadow.engine.context import Handler, JobContext
+from shadow.tasks.workshop import KEPT_LEASE_S, Workshop
+
+CLEAN_UP_EVERY_S = 60.0
+FORGET_JOBS_AFTER_S = 7 * 24 * 3600.0
+"""Those of no task; a task's go with it."""
+
+
+class Hibernating(Handler):
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    async def run(self, context: JobContext) -> None:
+        task = await self._shop.task(context)
+        if task.state is not TaskState.IDLE:
+            return
+        if task.workspace_id is not None:
+            await self._shop.manager.hibernate(task.workspace_id, keep_s=KEPT_LEASE_S)
+
+        async def tell(transaction: Transaction) -> None:
+            await self._shop.tasks.move(transaction, task.id, TaskStep.HIBERNATE)
+
+        context.finish_with(tell)
+
+
+class Archiving(Handler):
+    """Everything but the log goes, artifacts stay."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    async def run(self, context: JobContext) -> None:
+        task = await self._shop.task(context)
+        if task.state is TaskState.ARCHIVED:
+            return
+        step(task.state, TaskStep.ARCHIVE)  # before anything is gone
+        if task.workspace_id is not None:
+            await self._shop.manager.destroy(task.workspace_id)
+
+        async def tell(transaction: Transaction) -> None:
+            for message in await messages.queue(transaction.connection, task.id):
+                await messages.remove(transaction, task.id, message.id)
+            await tasks.change(transaction, task.id, workspace_id=None)
+            await self._shop.tasks.move(transaction, task.id, TaskStep.ARCHIVE)
+
+        context.finish_with(tell)
+
+
+class Deleting(Handler):
+    """The last job of a task."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    async def run(self, context: JobContext) -> None:
+        task = await self._shop.task(context)
+        if task.workspace_id is not None:
+            await self._shop.manager.destroy(task.workspace_id)
+        self._shop.artifacts.delete_all(task.id)
+
+        async def forget(transaction: Transaction) -> None:
+            await jobs.detach(transaction, context.fence)
+            await tasks.delete(transaction, task.id)
+
+        context.finish_with(forget)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanupPolicy:
+    """``None``: never."""
+
+    hibernate_after_s: float | None = 1800.0
+    """Idle for so long."""
+    archive_after_s: float | None = 14 * 24 * 3600.0
+    """Idle, hibernated or failed for so long."""
+    delete_after_s: float | None = None
+    """Archived for so long."""
+
+
+class CleaningUp(Handler):
+    """Asks for what the policy says, a task at a time; and puts on record which workspaces are gone.
+
+    The other side needs no look: a workspace that no row names was made with a short lease, or was let go of, and ends by it.
+    """
+
+    def __init__(self, shop: Workshop, policy: CleanupPolicy) -> None:
+        self._shop = shop
+        self._policy = policy
+
+    async def run(self, context: JobContext) -> dict[str, object]:
+        policy, ask = self._policy, self._shop.tasks
+
+        async def sleep(task_id: TaskId, at: float) -> None:
+            await ask.hibernate(task_id)
+
+        async def leave(task_id: TaskId, at: float) -> None:
+            await ask.archive(task_id, unchanged_since=at)
+
+        async def forget(task_id: TaskId, at: float) -> None:
+            await ask.delete(task_id, unchanged_since=at)
+
+        rules = (
+            (policy.delete_after_s, {TaskState.ARCHIVED}, forget),
+            (policy.archive_after_s, {TaskState.IDLE, TaskState.HIBERNATED, TaskState.FAILED}, leave),
+            (policy.hibernate_after_s, {TaskState.IDLE}, sleep),
+        )
+        done = 0
+        for after_s, states, act in rules:
+            if after_s is None:
+                continue
+            async with context.write() as transaction:
+                at = transaction.now - after_s
+                found = await tasks.unchanged_since(transaction.connection, at, states=states)
+            for task in found:
+                try:
+                    if await self._is_in_use(task):
+                        continue
+                    await act(task.id, at)
+                    done += 1
+                except ShadowError:
+                    continue  # somebody uses it again, or it is gone, or nobody can tell: then it waits
+        async with context.write() as transaction:
+            await jobs.prune(transaction, FORGET_JOBS_AFTER_S)
+        return {"tasks": done, "lost": await self._note_lost(context)}
+
+    async def _is_in_use(self, task: Task) -> bool:
+        """Whether a person has a terminal in its workspace."""
+        manager = self._shop.manager
+        if task.workspace_id is None or task.host != self._shop.tasks.host:
+            return False
+        if (await manager.status(task.workspace_id)).state is not WorkspaceState.READY:
+            return False
+        async with await manager.attach(task.workspace_id) as executor:
+            terminals = await executor.list_terminals() if executor.capabilities.terminals else ()
+        return any(terminal.ending is None for terminal in terminals)
+
+    async def _note_lost(self, context: JobContext) -> int:
+        """Tasks that wait and whose workspace is not there any more: its lease ended, or somebody removed it."""
+        async with context.database.read() as connection:
+            waiting = await tasks.newest(connection, states=LIVE_STATES - {TaskState.STARTING, TaskState.RUNNING})
+        lost = 0
+        for task in waiting:
+            if task.workspace_id is None or task.host != self._shop.tasks.host:
+                continue
+            if not await self._shop.is_there(task.workspace_id):
+                await self._shop.tasks.archive(task.id, unchanged_since=task.updated_at)
+                lost += 1
+        return lost
