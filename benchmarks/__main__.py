@@ -25,6 +25,9 @@ NAMES = (
     "repositories",
     "checkpoint",
     "agent",
+    "events",
+    "streaming",
+    "engine",
 )
 
 
