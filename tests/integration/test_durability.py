@@ -183,7 +183,7 @@ async def kill_and_go_on(place: Place, directory: Path, *, kills: int, seed: int
                 ids.append(made.id)
             while left and any([await at_work(tasks, task_id) for task_id in ids[-TASKS:]]):
                 with worker(env) as process:
-                    await asyncio.sleep(draw.uniform(0.05, 2.5))
+                    await asyncio.sleep(draw.uniform(0.05, 2.0))
                     process.send_signal(draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
                     if process.wait() == -signal.SIGKILL:
                         left -= 1

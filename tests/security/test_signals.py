@@ -30,6 +30,8 @@ pytestmark = pytest.mark.anyio
 ENDS_WITHIN_S = 40.0
 """Of any call, in a workspace that does its best to keep it from ending."""
 
+ALIKE = ("many stop all", "stops and kills")
+"""To another one; 12 s each."""
 LOOP = "import os, signal\nwhile True:\n    try: os.kill(-1, signal.{0})\n    except OSError: pass\n"
 ATTACKS = {
     "kills all, once": (sys.executable, "-c", "import os; os.kill(-1, 9)"),
@@ -71,7 +73,10 @@ async def outcome(executor: ToolExecutor, *argv: str) -> Ending | ShadowError | 
         return error
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    "attack",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in ATTACKS],
+)
 async def test_the_workspace_answers_or_says_why_not_and_can_be_removed(attack: str, place: Place) -> None:
     status = await place.manager.create(WorkspaceSpec())
     async with place.manager.open(WorkspaceSpec()) as neighbour, await place.manager.attach(status.id) as executor:

@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shadow.db.engines import WRITING
 
+CLOSES_WITHIN_S = 2.0
+
 
 class Connections:
     """Of one engine, which they close in the end."""
@@ -16,6 +18,7 @@ class Connections:
         self._engine = engine
         self._writing = engine.execution_options(**WRITING)
         self._left: set[asyncio.Task[None]] = set()
+        self._in_use: set[asyncio.Future[None]] = set()
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.is_in_memory = self.is_sqlite and engine.url.database is None
 
@@ -29,9 +32,13 @@ class Connections:
         except asyncio.CancelledError:
             self._leave(asyncio.create_task(_close_when_open(opening)))
             raise
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_use.add(done)
         try:
             yield connection
         finally:
+            self._in_use.discard(done)
+            done.cancel()
             closing = asyncio.create_task(connection.close())
             self._leave(closing)
             await asyncio.shield(closing)
@@ -45,6 +52,9 @@ class Connections:
         task.add_done_callback(self._left.discard)
 
     async def aclose(self) -> None:
+        """What somebody still uses is waited for: the engine forgets it, and leaves it open."""
+        if self._in_use:
+            await asyncio.wait(self._in_use, timeout=CLOSES_WITHIN_S)
         await asyncio.gather(*self._left, return_exceptions=True)
         await self._engine.dispose()
 
