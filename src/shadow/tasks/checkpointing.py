@@ -15,7 +15,6 @@ from shadow.tasks.workshop import KEPT_LEASE_S, Workshop, operation
 
 MAX_CHANGES = 100
 """Of files, in one event."""
-ROLLED_BACK = "ROLLED_BACK"
 
 
 class Checkpointing:
