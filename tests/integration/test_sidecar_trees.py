@@ -21,6 +21,7 @@ from shadow.sidecar.holds import Holds
 from shadow.sidecar.watching import WatchStream
 from shadow.testing.trees import archive, member, pieces
 from shadow.wire.watching import MAX_EVENT_BYTES, EventDecoder, encode_event
+from tests.support.descriptors import open_descriptors
 from tests.support.sidecars import Waits, client, forged, listen, serving
 from tests.support.waiting import until
 
@@ -194,13 +195,7 @@ async def test_a_sidecar_that_stays_away_ends_the_watch(host: HostExecutor, tmp_
 
 async def test_a_client_that_leaves_ends_the_watch_inside(host: HostExecutor, tmp_path: Path) -> None:
     def instances() -> int:
-        links = []
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                links.append(os.readlink(f"/proc/self/fd/{name}"))
-            except FileNotFoundError:
-                continue
-        return links.count("anon_inode:inotify")
+        return open_descriptors()["anon_inode:inotify"]
 
     with listen(tmp_path / "sock") as listener:
         async with serving(host, listener), client(UnixEndpoint(tmp_path / "sock")) as one:

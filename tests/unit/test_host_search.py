@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from shadow.core.search import GrepQuery, GrepResult
 from shadow.execution.host.ripgrep import find_ripgrep
 from shadow.execution.host.ripgrep_json import FoundLine, RecordReader, Summary
 from shadow.execution.host.search import HostSearch
+from tests.support.descriptors import open_descriptors
 
 pytestmark = pytest.mark.anyio
 
@@ -35,11 +35,8 @@ def search(root: Path) -> Iterator[HostSearch]:
 
 
 def descriptors_of_searches(root: Path) -> list[str]:
-    targets: list[str] = []
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the one that lists
-            targets.append(os.readlink(f"/proc/self/fd/{name}"))
-    return sorted(target for target in targets if target.startswith((str(root), "pipe:", "/memfd:")))
+    wanted = (str(root), "pipe:", "/memfd:")
+    return sorted(target for target in open_descriptors().elements() if target.startswith(wanted))
 
 
 def write(root: Path, path: str, content: str | bytes = "hit\n") -> None:
