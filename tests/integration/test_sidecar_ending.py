@@ -11,8 +11,8 @@ import pytest
 
 from shadow.core.commands import CommandSpec, shell
 from shadow.core.errors import NotFound
-from shadow.sidecar.admission import SidecarLimits
-from shadow.sidecar.server import EXIT_S
+from shadow.http.admission import HttpLimits
+from shadow.http.server import EXIT_S
 from tests.support.holders import gone
 from tests.support.raw_http import HEAD, wire_to
 from tests.support.sidecar_processes import sidecar_pid, workspace
@@ -20,7 +20,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = SidecarLimits().grace_s + EXIT_S + 3
+DEADLINE_S = HttpLimits().grace_s + EXIT_S + 3
 """Three more: the machine has other things to do."""
 
 

@@ -77,7 +77,7 @@ async def test_without_the_token_nothing_is_told(http: aiohttp.ClientSession, va
             aiohttp.ClientSession("http://x", connector=http.connector, connector_owner=False) as stranger,
             stranger.get(path, headers=headers) as response,
         ):
-            assert await code(response) == (401, "denied")
+            assert await code(response) == (401, "unauthenticated")
             assert response.headers["WWW-Authenticate"] == "Bearer"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shadow.core.commands import CommandSpec
 from shadow.execution.host.executor import HostExecutor, open_host
-from shadow.sidecar.admission import SidecarLimits
+from shadow.http.admission import HttpLimits
 from tests.support.raw_http import HEAD, HEALTH, Wire, wire_to
 from tests.support.sidecars import TOKEN, listen, serving
 from tests.support.waiting import until
@@ -41,7 +41,7 @@ async def site(directory: Path, **limits: float) -> AsyncGenerator[Site]:
     path = directory / "sidecar.sock"
     async with open_host(directory / "root", directory / "state") as host, AsyncExitStack() as open_:
         with listen(path) as listener:
-            async with serving(host, listener, limits=SidecarLimits.model_validate(limits)):
+            async with serving(host, listener, limits=HttpLimits.model_validate(limits)):
                 yield Site(path, host, open_)
                 await open_.aclose()
 
@@ -56,7 +56,10 @@ async def test_requests_that_come_too_fast_are_told_when_to_come_again(tmp_path:
         assert (status, error["code"], error["details"]["limit"]) == (429, "limit_exceeded", "rate")
         assert 90 <= int(headers["retry-after"]) <= 100
         # Who has no token takes nothing from who has one.
-        assert await (await served.ask(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")).refusal() == (401, "denied")
+        assert await (await served.ask(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")).refusal() == (
+            401,
+            "unauthenticated",
+        )
 
 
 async def test_requests_and_streams_at_once_are_bounded_apart(tmp_path: Path) -> None:
@@ -204,7 +207,7 @@ async def test_a_body_that_is_slow_but_steady_gets_through(tmp_path: Path) -> No
 async def test_what_is_no_http_is_refused_by_name(tmp_path: Path, rubbish: bytes) -> None:
     async with site(tmp_path) as served:
         wire = await served.ask(rubbish)
-        assert await wire.refusal() in ((400, "rejected"), (401, "denied"))
+        assert await wire.refusal() in ((400, "rejected"), (401, "unauthenticated"))
         await served.lives()
 
 
@@ -212,9 +215,9 @@ async def test_two_tokens_are_none(tmp_path: Path) -> None:
     async with site(tmp_path) as served:
         again = f"Authorization: Bearer {TOKEN}\r\n".encode()
         wire = await served.ask(b"GET /v1/health HTTP/1.1\r\n" + HEAD + again + b"\r\n")
-        assert await wire.refusal() == (401, "denied")
+        assert await wire.refusal() == (401, "unauthenticated")
         socket = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         socket += b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
         for token in (b"", again + HEAD.split(b"\r\n", 1)[1]):
             get = b"GET /v1/terminals/term_x/attach HTTP/1.1\r\nHost: x\r\n" + socket + token + b"\r\n"
-            assert await (await served.ask(get)).refusal() == (401, "denied")
+            assert await (await served.ask(get)).refusal() == (401, "unauthenticated")

@@ -116,7 +116,7 @@ def operations() -> list[tuple[str, str]]:
 def test_nothing_is_done_without_the_token(served: Served, method: str, path: str, token: str | None) -> None:
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     response = requests.request(method, served.url + path, headers=headers, json={}, timeout=20)
-    assert (response.status_code, response.json()["error"]["code"]) == (401, "denied")
+    assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthenticated")
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 

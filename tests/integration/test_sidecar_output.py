@@ -11,15 +11,15 @@ import pytest
 from shadow.core.commands import CommandSpec, shell
 from shadow.core.ids import CommandId
 from shadow.execution.host.executor import HostExecutor, open_host
-from shadow.sidecar.admission import Admission, SidecarLimits
-from shadow.sidecar.holds import Holds
+from shadow.http.admission import Admission, HttpLimits
+from shadow.http.holds import Holds
 from shadow.sidecar.output import FrameEncoder, OutputStream
 from shadow.wire.frames import End, FrameDecoder, Heartbeat
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-HOLDS = Holds(Admission(SidecarLimits(), clock=time.monotonic))
+HOLDS = Holds(Admission(HttpLimits(), clock=time.monotonic))
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_importing_the_sidecar_brings_no_client_and_no_cli() -> None:
     code = "import sys, shadow.sidecar.main; print(*sys.modules)"  # click: uvicorn's command line; tarfile: trees
     listed = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, check=True, text=True).stdout
     heavy = {"aiohttp", "typer", "rich", "pydantic_settings", "structlog", "click", "multiprocessing", "tarfile"}
-    heavy |= {"prometheus_client", "shadow.sidecar.openapi", "pyavt", "websockets", "pathspec"}
+    heavy |= {"prometheus_client", "shadow.http.openapi", "pyavt", "websockets", "pathspec"}
     assert not heavy & set(listed.split())
 
 

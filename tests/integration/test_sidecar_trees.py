@@ -16,8 +16,8 @@ from shadow.execution.host.executor import HostExecutor, open_host
 from shadow.execution.interface import WatchEvent
 from shadow.execution.sidecar_client.endpoint import UnixEndpoint
 from shadow.execution.streams import closing
-from shadow.sidecar.admission import Admission, SidecarLimits
-from shadow.sidecar.holds import Holds
+from shadow.http.admission import Admission, HttpLimits
+from shadow.http.holds import Holds
 from shadow.sidecar.watching import WatchStream
 from shadow.testing.trees import archive, member, pieces
 from shadow.wire.watching import MAX_EVENT_BYTES, EventDecoder, encode_event
@@ -230,7 +230,7 @@ class Reader:
 
 
 def open_holds() -> Holds:
-    return Holds(Admission(SidecarLimits(), clock=time.monotonic))
+    return Holds(Admission(HttpLimits(), clock=time.monotonic))
 
 
 async def test_a_silent_watch_gives_signs_of_life(host: HostExecutor) -> None:

@@ -11,9 +11,9 @@ from shadow.execution.interface import ToolExecutor
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 from shadow.execution.sidecar_client.retries import Resilience
-from shadow.sidecar.admission import SidecarLimits
-from shadow.sidecar.app import make_app
-from shadow.sidecar.server import SidecarServer
+from shadow.http.admission import HttpLimits
+from shadow.http.server import HttpServer
+from shadow.sidecar.app import SidecarApp
 
 TOKEN = "a-token-for-tests-only"
 CAPABILITIES = Capabilities(
@@ -35,10 +35,10 @@ def listen_tcp() -> tuple[socket.socket, TcpEndpoint]:
 
 @asynccontextmanager
 async def serving(
-    executor: ToolExecutor, listener: socket.socket, *, limits: SidecarLimits | None = None
-) -> AsyncGenerator[SidecarServer]:
+    executor: ToolExecutor, listener: socket.socket, *, limits: HttpLimits | None = None
+) -> AsyncGenerator[HttpServer]:
     """Serves on a duplicate of ``listener``, which stays open: what connects meanwhile queues, as with a holder."""
-    server = SidecarServer(make_app(executor, token=TOKEN, limits=limits))
+    server = HttpServer(SidecarApp(executor, token=TOKEN, limits=limits))
     task = asyncio.create_task(server.serve(sockets=[listener.dup()]))
     try:
         yield server

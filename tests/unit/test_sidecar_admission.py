@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadow.sidecar.admission import Admission, Busy, SidecarLimits, TokenBucket
+from shadow.http.admission import Admission, Busy, HttpLimits, TokenBucket
 
 
 class Clock:
@@ -46,7 +46,7 @@ def test_who_comes_again_when_told_gets_through(rate: int, burst: int) -> None:
 
 
 def test_requests_and_streams_are_counted_apart() -> None:
-    admission = Admission(SidecarLimits(requests=2, streams=3), clock=Clock())
+    admission = Admission(HttpLimits(requests=2, streams=3), clock=Clock())
     with ExitStack() as open_:
         for _ in range(3):
             open_.enter_context(admission.request())
@@ -65,7 +65,7 @@ def test_requests_and_streams_are_counted_apart() -> None:
 
 
 def test_too_fast_is_told_how_long_to_wait() -> None:
-    admission = Admission(SidecarLimits(requests_per_s=0.1, burst=1), clock=Clock())
+    admission = Admission(HttpLimits(requests_per_s=0.1, burst=1), clock=Clock())
     with admission.request():
         pass
     with pytest.raises(Busy) as raised, admission.request():

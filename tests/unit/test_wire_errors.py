@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from shadow.core.errors import Broken, Denied, NotFound, ShadowError, TextNotUnique, Unavailable, type_by_code
+from shadow.core.errors import Broken, NotFound, ShadowError, TextNotUnique, Unauthenticated, Unavailable, type_by_code
 from shadow.wire.errors import MAX_MESSAGE_CHARS, decode_error, encode_error, status_by_class, status_of
 
 
@@ -42,8 +42,8 @@ def test_an_unknown_code_falls_back_to_the_status() -> None:
     assert error.message == "no"
 
 
-def test_401_is_denied_whatever_the_body_says() -> None:
-    assert type(decode_error(encode_error(NotFound("x")), status=401)) is Denied
+def test_401_is_unauthenticated_whatever_the_body_says() -> None:
+    assert type(decode_error(encode_error(NotFound("x")), status=401)) is Unauthenticated
 
 
 def test_a_long_message_is_cut() -> None:

@@ -13,6 +13,7 @@ ShadowError
 │   ├── EmptySearch, IdenticalReplacement, TextNotFound, TextNotUnique
 │   └── SettingsRefused
 ├── Denied              not allowed for this caller, or by the operating system
+│   └── Unauthenticated     nobody knows who asks
 ├── LimitExceeded       a bound was reached (too large, disk full, too many)
 ├── Unsupported         the implementation does not claim this capability
 ├── Unavailable         not sent, or surely not done: a repeat is safe
@@ -147,6 +148,12 @@ class SettingsRefused(Rejected):
 
 class Denied(ShadowError):
     code = "denied"
+
+
+class Unauthenticated(Denied):
+    """No valid credential came with the request."""
+
+    code = "unauthenticated"
 
 
 class LimitExceeded(ShadowError):

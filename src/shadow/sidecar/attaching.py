@@ -14,8 +14,8 @@ from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Shad
 from shadow.core.ids import TerminalId, is_terminal_id
 from shadow.core.terminals import TerminalEnded, TerminalOutput
 from shadow.execution.interface import TerminalAttachment, ToolExecutor
-from shadow.sidecar.holds import Holds, Stopping
-from shadow.sidecar.requests import read_query
+from shadow.http.holds import Holds, Stopping
+from shadow.http.requests import read_query
 from shadow.wire.errors import encode_error
 from shadow.wire.terminal_frames import (
     INPUT_WINDOW_BYTES,

@@ -4,7 +4,7 @@ import hmac
 
 from starlette.types import Scope
 
-from shadow.core.errors import Denied
+from shadow.core.errors import Unauthenticated
 
 
 class TokenCheck:
@@ -12,8 +12,11 @@ class TokenCheck:
         self._expected = b"Bearer " + token.encode()
 
     def check(self, scope: Scope) -> None:
-        """Takes the same time for every wrong token. Raises: Denied."""
+        """Takes the same time for every wrong token. Raises: Unauthenticated."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         # Of two, others on the way may have looked at the one and we at the other.
         if not hmac.compare_digest(given[0] if len(given) == 1 else b"", self._expected):
-            raise Denied("This workspace needs its bearer token.", mend="Send `Authorization: Bearer TOKEN`.")
+            raise Unauthenticated(
+                "This workspace needs its bearer token.",
+                mend="Send `Authorization: Bearer TOKEN`; a client of Shadow attaches to the workspace again.",
+            )

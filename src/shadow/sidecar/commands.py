@@ -7,11 +7,12 @@ from starlette.requests import Request
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import Rejected
 from shadow.execution.interface import ToolExecutor
-from shadow.sidecar.holds import Holds
+from shadow.http.holds import Holds
+from shadow.http.requests import integer, read_body, read_message, read_query
+from shadow.http.responses import Answer, message_answer
+from shadow.http.routes import ApiRoute, ApiRoutes, Raw
+from shadow.sidecar.operations import Operations, command_id
 from shadow.sidecar.output import EVENTS, FrameEncoder, OutputStream, SseEncoder
-from shadow.sidecar.requests import Operations, command_id, integer, read_body, read_message, read_query
-from shadow.sidecar.responses import Answer, message_answer
-from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
 from shadow.wire.commands import (
     CommandListMessage,
     CommandMessage,

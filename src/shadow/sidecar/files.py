@@ -9,10 +9,11 @@ from starlette.requests import Request
 from shadow.core.errors import ShadowError
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.streams import closing
-from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import Operations, content_length, read_body, read_message, read_query, stream_body
-from shadow.sidecar.responses import Answer, ByteStream, message_answer
-from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
+from shadow.http.holds import Holds
+from shadow.http.requests import content_length, read_body, read_message, read_query, stream_body
+from shadow.http.responses import Answer, ByteStream, message_answer
+from shadow.http.routes import ApiRoute, ApiRoutes, Raw
+from shadow.sidecar.operations import Operations
 from shadow.wire.files import (
     DeleteQuery,
     FileLinesMessage,

@@ -4,10 +4,11 @@ from starlette.requests import Request
 
 from shadow.core.git import GitCheckpoint, GitPerson
 from shadow.execution.interface import ToolExecutor
-from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import Operations, read_message
-from shadow.sidecar.responses import Answer, message_answer
-from shadow.sidecar.routes import ApiRoute, ApiRoutes
+from shadow.http.holds import Holds
+from shadow.http.requests import read_message
+from shadow.http.responses import Answer, message_answer
+from shadow.http.routes import ApiRoute, ApiRoutes
+from shadow.sidecar.operations import Operations
 from shadow.wire.git import (
     GitBranchesMessage,
     GitBranchesRequest,

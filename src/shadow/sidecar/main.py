@@ -9,9 +9,9 @@ import sys
 
 from shadow.core.errors import SettingsRefused
 from shadow.execution.host.executor import HostExecutor
-from shadow.sidecar.app import make_app
+from shadow.http.server import serve
+from shadow.sidecar.app import SidecarApp
 from shadow.sidecar.log import configure_log
-from shadow.sidecar.server import serve
 from shadow.sidecar.settings import SidecarSettings, read_settings
 
 _PR_SET_DUMPABLE = 4
@@ -43,7 +43,7 @@ async def run(settings: SidecarSettings) -> None:
         settings.holder_fd, root=settings.root, state_dir=settings.state_dir, isolation=settings.isolation
     )
     async with executor:
-        app = make_app(executor, token=settings.token.get_secret_value(), limits=settings.limits)
+        app = SidecarApp(executor, token=settings.token.get_secret_value(), limits=settings.limits)
         log.info("sidecar.started", extra={"workspace_id": settings.workspace_id, "isolation": settings.isolation})
         await serve(app, socket.socket(fileno=settings.listen_fd), until=executor.holder_gone)
     log.info("sidecar.stopped", extra={"workspace_id": settings.workspace_id})

@@ -15,7 +15,7 @@ from shadow.core.errors import ShadowError
 from shadow.core.ids import CommandId
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.streams import closing
-from shadow.sidecar.holds import Holds, Stopping
+from shadow.http.holds import Holds, Stopping
 from shadow.wire.commands import CommandMessage, GapMessage
 from shadow.wire.errors import encode_error
 from shadow.wire.frames import MEDIA_TYPE, FrameKind, encode_frame, encode_output

@@ -4,10 +4,10 @@ from starlette.requests import Request
 
 from shadow.core.search import GrepQuery
 from shadow.execution.interface import ToolExecutor
-from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import read_message, read_query
-from shadow.sidecar.responses import Answer, message_answer
-from shadow.sidecar.routes import ApiRoute, ApiRoutes
+from shadow.http.holds import Holds
+from shadow.http.requests import read_message, read_query
+from shadow.http.responses import Answer, message_answer
+from shadow.http.routes import ApiRoute, ApiRoutes
 from shadow.wire.message import to_core
 from shadow.wire.search import FileSearchResultMessage, GrepQueryMessage, GrepResultMessage, SearchFilesQuery
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from shadow.core.errors import SettingsRefused
 from shadow.core.workspaces import Isolation
-from shadow.sidecar.admission import SidecarLimits
+from shadow.http.admission import HttpLimits
 
 MAX_SETTINGS_BYTES = 64 * 1024
 
@@ -26,7 +26,7 @@ class SidecarSettings(BaseModel):
     """A listening socket, bound by whoever started the workspace."""
     holder_fd: int = Field(ge=0)
     """A connected socket to the holder; its end is the sidecar's."""
-    limits: SidecarLimits = Field(default_factory=SidecarLimits)
+    limits: HttpLimits = Field(default_factory=HttpLimits)
 
 
 def read_settings(stream: BinaryIO) -> SidecarSettings:

@@ -6,11 +6,12 @@ from shadow.core.errors import NotFound
 from shadow.core.ids import CommandId, TerminalId, is_id
 from shadow.core.terminals import TerminalSize, TerminalSpec
 from shadow.execution.interface import ToolExecutor
+from shadow.http.holds import Holds
+from shadow.http.requests import read_body, read_message, read_query
+from shadow.http.responses import Answer, ByteStream, message_answer
+from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket, Raw
 from shadow.sidecar.attaching import Attaching, terminal_id
-from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import Operations, read_body, read_message, read_query
-from shadow.sidecar.responses import Answer, ByteStream, message_answer
-from shadow.sidecar.routes import ApiRoute, ApiRoutes, ApiSocket, Raw
+from shadow.sidecar.operations import Operations
 from shadow.wire.commands import KillMessage, SignalMessage
 from shadow.wire.message import to_core
 from shadow.wire.terminal_frames import INPUT_WINDOW_BYTES

@@ -3,10 +3,11 @@
 from starlette.requests import Request
 
 from shadow.execution.interface import ToolExecutor
-from shadow.sidecar.holds import Holds
-from shadow.sidecar.requests import Operations, read_query, stream_body
-from shadow.sidecar.responses import Answer, ByteStream, message_answer
-from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
+from shadow.http.holds import Holds
+from shadow.http.requests import read_query, stream_body
+from shadow.http.responses import Answer, ByteStream, message_answer
+from shadow.http.routes import ApiRoute, ApiRoutes, Raw
+from shadow.sidecar.operations import Operations
 from shadow.wire.files import DirectoryQuery
 from shadow.wire.trees import MEDIA_TYPE, TreeReceiptMessage
 

@@ -11,10 +11,10 @@ from shadow.core.errors import ShadowError
 from shadow.core.watching import ChangesMissed, FileChanges, Watching
 from shadow.execution.interface import ToolExecutor, WatchEvent
 from shadow.execution.streams import closing
-from shadow.sidecar.holds import Holds, Stopping
+from shadow.http.holds import Holds, Stopping
+from shadow.http.requests import read_query
+from shadow.http.routes import ApiRoute, ApiRoutes, Raw
 from shadow.sidecar.output import BEATS_BEFORE_STALLED, HEARTBEAT_S
-from shadow.sidecar.requests import read_query
-from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
 from shadow.wire.errors import encode_error
 from shadow.wire.files import DirectoryQuery
 from shadow.wire.watching import HEARTBEAT, MEDIA_TYPE, ChangesMissedMessage, FileChangesMessage, encode_event

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from starlette.requests import Request
 
 from shadow.execution.interface import ToolExecutor
-from shadow.sidecar.admission import Admission, Clock
-from shadow.sidecar.metrics import MEDIA_TYPE, Family, RequestMetrics, family, render
-from shadow.sidecar.requests import read_message
-from shadow.sidecar.responses import Answer, message_answer
-from shadow.sidecar.routes import ApiRoute, ApiRoutes, Raw
+from shadow.http.admission import Admission, Clock
+from shadow.http.metrics import MEDIA_TYPE, Family, RequestMetrics, family, render
+from shadow.http.requests import read_message
+from shadow.http.responses import Answer, message_answer
+from shadow.http.routes import ApiRoute, ApiRoutes, Raw
 from shadow.wire.workspaces import HealthMessage, LeaseMessage, StatusMessage
 
 

@@ -14,6 +14,7 @@ from shadow.core.errors import (
     OutcomeUnknown,
     Rejected,
     ShadowError,
+    Unauthenticated,
     Unavailable,
     Unsupported,
     error_from_code,
@@ -21,9 +22,7 @@ from shadow.core.errors import (
 )
 from shadow.wire.message import Message
 
-UNAUTHORIZED = 401
-"""No valid token. Its code is that of ``Denied``, like 403's."""
-
+PROBLEM = b"application/problem+json"
 MAX_MESSAGE_CHARS = 16 * 1024
 
 status_by_class: Mapping[type[ShadowError], int] = {
@@ -31,6 +30,7 @@ status_by_class: Mapping[type[ShadowError], int] = {
     Conflict: 409,
     Rejected: 422,
     Denied: 403,
+    Unauthenticated: 401,
     LimitExceeded: 413,
     Unsupported: 501,
     Unavailable: 503,
@@ -53,6 +53,15 @@ class ErrorBody(Message):
 
 
 class ErrorMessage(Message):
+    """As RFC 9457 has it, with ``error`` as its extension: what our own clients read."""
+
+    type: str = "about:blank"
+    """``urn:shadow:error:`` and the code."""
+    title: str = ""
+    """The code in words."""
+    status: int = 500
+    detail: str = ""
+    """As ``error.message``, with the mend."""
     error: ErrorBody
 
 
@@ -67,9 +76,16 @@ def _clean(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float) else _clean(repr(value))
 
 
-def encode_error(error: ShadowError) -> bytes:
+def encode_error(error: ShadowError, *, status: int | None = None) -> bytes:
+    """``status``: where the error's own says less."""
     body = _clean({"code": error.code, "message": error.message, "mend": error.mend, "details": error.details})
-    return ErrorMessage(error=ErrorBody.model_validate(body)).json_bytes()
+    return ErrorMessage(
+        type=f"urn:shadow:error:{error.code}",
+        title=error.code.replace("_", " ").capitalize(),
+        status=status or status_of(error),
+        detail=str(_clean(str(error))),
+        error=ErrorBody.model_validate(body),
+    ).json_bytes()
 
 
 def decode_error(body: bytes, *, status: int | None = None) -> ShadowError:
@@ -78,8 +94,8 @@ def decode_error(body: bytes, *, status: int | None = None) -> ShadowError:
         told = ErrorMessage.model_validate_json(body).error
     except ValidationError:
         told = None
-    if status == UNAUTHORIZED:
-        return Denied("The sidecar does not accept the token.", mend="Attach to the workspace again.")
+    if status == status_by_class[Unauthenticated] and (told is None or told.code != Unauthenticated.code):
+        return Unauthenticated("The sidecar does not accept the token.", mend="Attach to the workspace again.")
     if told is not None and told.code in type_by_code:
         mend = told.mend[:MAX_MESSAGE_CHARS] if told.mend else None
         return error_from_code(told.code, told.message[:MAX_MESSAGE_CHARS], mend=mend, details=told.details)

@@ -1,20 +1,17 @@
-"""What handlers read from a request: typed query parameters, bounded bodies, the operation. Faults are typed errors."""
+"""What handlers read from a request: typed query parameters, bounded bodies. Faults are typed errors."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
-from shadow.core.errors import LimitExceeded, NotFound, Rejected, Unavailable
-from shadow.core.ids import CommandId, Operation, OperationId, is_id, make_id
-from shadow.sidecar.admission import SidecarLimits
+from shadow.core.errors import LimitExceeded, Rejected, Unavailable
+from shadow.http.admission import HttpLimits
 from shadow.wire.message import M, parse_query, parse_request
 
 MAX_QUERY_FIELDS = 50
 SLOW_BODY = "slow_body"
-MAX_EPOCH = 2**63 - 1
 
 Entropy = Callable[[int], bytes]
 
@@ -57,7 +54,7 @@ async def read_body(request: Request, *, limit_bytes: int) -> bytes:
 
 async def stream_body(request: Request) -> AsyncIterator[bytes]:
     """Raises: Unavailable: the body broke off, or kept us waiting for longer than its size explains."""
-    limits: SidecarLimits = request.app.limits
+    limits: HttpLimits = request.app.limits
     loop = asyncio.get_running_loop()
     patience_s = limits.body_pause_s
     parts = request.stream()
@@ -81,32 +78,3 @@ async def stream_body(request: Request) -> AsyncIterator[bytes]:
 
 async def read_message(request: Request, kind: type[M]) -> M:
     return parse_request(kind, await read_body(request, limit_bytes=kind.body_limit_bytes))
-
-
-def command_id(request: Request) -> CommandId:
-    text = request.path_params["command_id"]
-    if not is_id(text):
-        raise NotFound("There is no such command.")
-    return CommandId(text)
-
-
-class Operations:
-    """Reads the operation of a mutating call from its headers."""
-
-    def __init__(self, epoch: int, *, entropy: Entropy = os.urandom) -> None:
-        self._newest = epoch
-        self._entropy = entropy
-
-    def of(self, request: Request) -> Operation:
-        """What the caller left out is made up: a fresh id, the newest epoch that was seen."""
-        id_ = request.headers.get("shadow-operation")
-        epoch = request.headers.get("shadow-epoch")
-        if id_ is not None and not is_id(id_):
-            raise Rejected("Shadow-Operation must be an id: a-z, 0-9, _ and -, at most 64 characters.")
-        number = integer(epoch, what="Shadow-Epoch") if epoch is not None else self._newest
-        if not 0 <= number <= MAX_EPOCH:
-            raise Rejected(f"Shadow-Epoch must lie between 0 and {MAX_EPOCH}.")
-        self._newest = max(self._newest, number)
-        return Operation(
-            id=OperationId(id_ if id_ is not None else make_id("op", entropy=self._entropy(16))), epoch=number
-        )

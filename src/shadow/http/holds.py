@@ -1,4 +1,4 @@
-"""Requests that wait for something: each ends when its client goes away or the sidecar stops."""
+"""Requests that wait for something: each ends when its client goes away or the service stops."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,15 +8,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from shadow.core.errors import OutcomeUnknown, ShadowError, Unavailable
-from shadow.sidecar.admission import Admission
+from shadow.http.admission import Admission
 
 
 class Stopping(Exception):
-    """The sidecar is about to end; a stream just stops, its reader resumes."""
+    """The service is about to end; a stream just stops, its reader resumes."""
 
 
 class Holds:
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, *, noun: str = "sidecar") -> None:
+        self._noun = noun
         self.admission = admission
         """Whoever answers with a stream asks it first."""
         self._scopes: set[asyncio.Timeout] = set()
@@ -83,11 +84,11 @@ class Holds:
             async with self.hold(receive):
                 yield
         except Stopping:
-            raise stopping_error(mutates=mutates) from None
+            raise stopping_error(self._noun, mutates=mutates) from None
 
 
-def stopping_error(*, mutates: bool) -> ShadowError:
-    told = "The sidecar is being restarted."
+def stopping_error(noun: str, *, mutates: bool) -> ShadowError:
+    told = f"The {noun} is being restarted."
     return OutcomeUnknown(told) if mutates else Unavailable(told)
 
 

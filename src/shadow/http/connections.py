@@ -6,8 +6,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from shadow.core.errors import LimitExceeded, Rejected, ShadowError, Unavailable
-from shadow.sidecar.admission import SidecarLimits
-from shadow.wire.errors import encode_error
+from shadow.http.admission import HttpLimits
+from shadow.wire.errors import PROBLEM, encode_error
 
 BAD_REQUEST = 400
 REQUEST_TIMEOUT = 408
@@ -16,7 +16,7 @@ UNAVAILABLE = 503
 
 
 class Connection(HttpToolsProtocol):
-    def __init__(self, *, limits: SidecarLimits, **given: Any) -> None:
+    def __init__(self, *, limits: HttpLimits, **given: Any) -> None:
         super().__init__(**given)
         self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
@@ -99,7 +99,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._rests:
-            body = encode_error(error)
-            about = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            body = encode_error(error, status=status)
+            about = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (PROBLEM, len(body))
             self.transport.write(b"".join((STATUS_LINE[status], about, body)))
         self.transport.close()

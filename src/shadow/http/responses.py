@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from shadow.core.errors import Denied, ShadowError
+from shadow.core.errors import ShadowError, Unauthenticated
 from shadow.execution.streams import closing
-from shadow.sidecar.admission import Busy
-from shadow.sidecar.holds import Holds, Stopping
-from shadow.wire.errors import UNAUTHORIZED, encode_error, status_of
+from shadow.http.admission import Busy
+from shadow.http.holds import Holds, Stopping
+from shadow.wire.errors import PROBLEM, encode_error, status_of
 from shadow.wire.message import Message
 
 SLICE_BYTES = 256 * 1024
@@ -88,11 +88,10 @@ def error_answer(
     error: ShadowError, *, status: int | None = None, headers: Mapping[bytes, bytes] | None = None
 ) -> Answer:
     """``status``: where the error's own says less."""
-    return Answer(encode_error(error), status=status or status_of(error), headers=headers)
-
-
-def unauthorized_answer(error: Denied) -> Answer:
-    return error_answer(error, status=UNAUTHORIZED, headers={b"www-authenticate": b"Bearer"})
+    if isinstance(error, Unauthenticated):
+        headers = {b"www-authenticate": b"Bearer", **(headers or {})}
+    status = status or status_of(error)
+    return Answer(encode_error(error, status=status), status=status, media_type=PROBLEM, headers=headers)
 
 
 def busy_answer(busy: Busy) -> Answer:

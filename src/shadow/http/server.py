@@ -1,7 +1,6 @@
 """Serves an application on an inherited listening socket, until it is told to stop."""
 
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Awaitable, Generator
@@ -9,9 +8,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from shadow.sidecar.app import SidecarApp
-from shadow.sidecar.bare_uvicorn import Config, Server
-from shadow.sidecar.connections import Connection
+from shadow.http.app import HttpApp
+from shadow.http.bare_uvicorn import Config, Server
+from shadow.http.connections import Connection
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """Of a WebSocket, from a client."""
@@ -20,20 +19,18 @@ PING_S = 15.0
 EXIT_S = 2
 """After the grace, for the process to end: threads that hang in a system call are not waited for."""
 
-log = logging.getLogger("shadow.sidecar")
-
 
 def websocket_protocol(**given: Any) -> asyncio.Protocol:
     """Loaded with the first terminal: most workspaces never see one."""
-    from shadow.sidecar.websockets import WebSocketConnection
+    from shadow.http.websockets import WebSocketConnection
 
     return WebSocketConnection(**given)
 
 
-class SidecarServer(Server):
+class HttpServer(Server):
     """uvicorn, except that signals are ours, that nothing ticks, and that whatever waits is told to stop first."""
 
-    def __init__(self, app: SidecarApp) -> None:
+    def __init__(self, app: HttpApp) -> None:
         super().__init__(
             Config(
                 app,
@@ -74,12 +71,12 @@ class SidecarServer(Server):
         for listener in sockets or []:
             listener.close()
         self._app.stop()
-        log.info("sidecar.stopping", extra={"connections": len(self.server_state.connections)})
+        self._app.log.info(f"{self._app.noun}.stopping", extra={"connections": len(self.server_state.connections)})
         for connection in list(self.server_state.connections):
             connection.shutdown()
         if await self._ended(within_s=self._app.limits.grace_s):
             return
-        log.warning("sidecar.cut", extra={"connections": len(self.server_state.connections)})
+        self._app.log.warning(f"{self._app.noun}.cut", extra={"connections": len(self.server_state.connections)})
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         for task in list(self.server_state.tasks):
@@ -96,12 +93,12 @@ class SidecarServer(Server):
         return True
 
 
-async def serve(app: SidecarApp, listener: socket.socket, *, until: Awaitable[None]) -> None:
+async def serve(app: HttpApp, listener: socket.socket, *, until: Awaitable[None]) -> None:
     """Serves until SIGTERM, SIGINT or the end of ``until``; returns once the last answer is out, or the grace is over.
 
     The process ends soon after that in any case: the kernel sees to it.
     """
-    server = SidecarServer(app)
+    server = HttpServer(app)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

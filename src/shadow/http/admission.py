@@ -1,4 +1,4 @@
-"""How many requests and streams the sidecar takes on, and how fast: who is too many is told to come again. No I/O."""
+"""How many requests and streams a service takes on, and how fast: who is too many is told to come again. No I/O."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ FULL_RETRY_S = 1.0
 """When to come again where it is not the rate."""
 
 
-class SidecarLimits(BaseModel):
+class HttpLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests_per_s: float = Field(default=2000, gt=0)
@@ -38,7 +38,7 @@ class SidecarLimits(BaseModel):
     keep_alive_s: float = Field(default=75, gt=0)
     """How long a connection may rest between requests."""
     grace_s: float = Field(default=3, gt=0)
-    """How long answers that were begun may take once the sidecar is told to stop. What waits is ended at once."""
+    """How long answers that were begun may take once the service is told to stop. What waits is ended at once."""
 
 
 class Busy(Exception):
@@ -70,7 +70,7 @@ class TokenBucket:
 
 
 class Admission:
-    def __init__(self, limits: SidecarLimits, *, clock: Clock) -> None:
+    def __init__(self, limits: HttpLimits, *, clock: Clock) -> None:
         self._limits = limits
         self._bucket = TokenBucket(rate_per_s=limits.requests_per_s, burst=limits.burst, clock=clock)
         self._active = 0

@@ -1,4 +1,4 @@
-"""What the sidecar counts of its work, in Prometheus's text format 0.0.4. Labels hold names from the code, never a task's."""
+"""What a service counts of its work, in Prometheus's text format 0.0.4. Labels hold names from the code, never a task's."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Scope, Send
 
-from shadow.sidecar.admission import Clock
-from shadow.sidecar.routes import ROUTE, ApiRoute, ApiSocket
+from shadow.http.admission import Clock
+from shadow.http.routes import ROUTE, ApiRoute, ApiSocket
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0, 60.0)
@@ -60,7 +60,8 @@ class Histogram:
 
 
 class RequestMetrics:
-    def __init__(self) -> None:
+    def __init__(self, noun: str) -> None:
+        self._noun = noun
         self.received_bytes = 0
         self.sent_bytes = 0
         self._answers = Counter[tuple[str, str, str]]()
@@ -72,13 +73,13 @@ class RequestMetrics:
 
     def families(self) -> Iterable[Family]:
         yield Family(
-            "shadow_sidecar_requests_total",
+            f"shadow_{self._noun}_requests_total",
             "counter",
             "Requests that were answered, by route and class of status; route is empty where there is none.",
             [("", {"method": m, "route": r, "status": s}, n) for (m, r, s), n in sorted(self._answers.items())],
         )
         yield Family(
-            "shadow_sidecar_request_seconds",
+            f"shadow_{self._noun}_request_seconds",
             "histogram",
             "From a request's headers to the beginning of its answer.",
             [
@@ -88,9 +89,11 @@ class RequestMetrics:
             ],
         )
         yield family(
-            "shadow_sidecar_received_bytes_total", "counter", "Bytes of bodies and messages.", self.received_bytes
+            f"shadow_{self._noun}_received_bytes_total", "counter", "Bytes of bodies and messages.", self.received_bytes
         )
-        yield family("shadow_sidecar_sent_bytes_total", "counter", "Bytes of bodies and messages.", self.sent_bytes)
+        yield family(
+            f"shadow_{self._noun}_sent_bytes_total", "counter", "Bytes of bodies and messages.", self.sent_bytes
+        )
 
 
 class Exchange:

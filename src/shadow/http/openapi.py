@@ -13,17 +13,15 @@ from pydantic_core import core_schema
 
 from shadow.core.errors import ShadowError, type_by_code
 from shadow.core.ids import ID_PATTERN
-from shadow.sidecar.routes import About, ApiRoute, ApiRoutes, ApiSocket, Raw
+from shadow.http.routes import About, ApiRoute, ApiRoutes, ApiSocket, Raw
 from shadow.version import __version__
-from shadow.wire.errors import ErrorMessage, status_by_class, status_of
+from shadow.wire.errors import PROBLEM, ErrorMessage, status_by_class, status_of
 from shadow.wire.message import Message
 
 Json = dict[str, Any]
 Kind = tuple[Any, JsonSchemaMode]
 """A message, and whether it is taken or given."""
 
-ABOUT = """The HTTP API of one workspace; docs/sidecar.md of Shadow says how to use it. Every request needs the workspace's bearer
-token. What a newer sidecar adds to an answer is to be ignored. Every error has the same body; its code is stable."""
 PROTOCOL_ERRORS: Mapping[int, str] = {
     400: "No HTTP that can be understood; the connection is closed.",
     401: "No valid token.",
@@ -66,7 +64,7 @@ class _Schemas(GenerateJsonSchema):
         return described
 
 
-def describe(routes: ApiRoutes) -> bytes:
+def describe(routes: ApiRoutes, *, title: str, about: str) -> bytes:
     kinds = sorted(
         {kind for route in routes for kind in _kinds(route.about)}, key=lambda kind: (kind[0].__name__, kind[1])
     )
@@ -85,7 +83,7 @@ def describe(routes: ApiRoutes) -> bytes:
     }
     document: Json = {
         "openapi": "3.1.0",
-        "info": {"title": "Shadow sidecar", "version": __version__, "description": ABOUT},
+        "info": {"title": title, "version": __version__, "description": about},
         "security": [{"token": []}],
         "paths": dict(sorted(paths.items())),
         "components": components,
@@ -192,7 +190,7 @@ def _error_responses(schema: Json) -> Json:
     for status in _statuses():
         codes = sorted(code for code, kind in type_by_code.items() if _comes_from_here(kind, status))
         text = PROTOCOL_ERRORS.get(status) or f"Codes: {', '.join(codes)}."
-        response: Json = {"description": text, "content": {"application/json": {"schema": schema}}}
+        response: Json = {"description": text, "content": {PROBLEM.decode(): {"schema": schema}}}
         if status == 429:
             response["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
         responses[str(status)] = response
