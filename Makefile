@@ -26,12 +26,12 @@ run: $(VENV)/.run ## Do the main job on the example, with embedded defaults
 test: $(VENV)/.dev ## Run the tests (under 15 minutes on 2 cores)
 	@tools/prerequisites
 	@$(COMPILE)
-	@$(BIN)/pytest -n auto
+	@$(BIN)/pytest -n auto --dist worksteal
 
 test-all: $(VENV)/.dev ## Run the tests and the slow suites
 	@tools/prerequisites
 	@$(COMPILE)
-	@$(BIN)/pytest -n auto --slow
+	@$(BIN)/pytest -n auto --dist worksteal --slow
 
 check: $(VENV)/.dev ## Format, lint, types, import direction, settings
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/check

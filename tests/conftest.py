@@ -1,5 +1,6 @@
 """Fixtures and options of every test."""
 
+import os
 import signal
 
 import pytest
@@ -17,6 +18,11 @@ settings.load_profile("shadow")
 # Whoever is started in the background by a shell ignores it, and so do the programs that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: many tests wait for other processes."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -340,7 +340,7 @@ async def test_a_git_operation_that_fails_ends_its_pause(tmp_path: Path) -> None
             await collect(events, holds("file"))
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
 def test_who_reads_late_misses_nothing_silently(tmp_path_factory: pytest.TempPathFactory, floods: list[bool]) -> None:
     """More changes than the kernel keeps, while nobody reads: told as missed, and then all is watched, new directories too."""
