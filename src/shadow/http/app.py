@@ -2,6 +2,8 @@
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from starlette.exceptions import HTTPException
@@ -15,7 +17,7 @@ from shadow.http.holds import Holds
 from shadow.http.metrics import Exchange, RequestMetrics
 from shadow.http.requests import SLOW_BODY
 from shadow.http.responses import REQUEST_TIMEOUT, Answer, busy_answer, error_answer
-from shadow.http.routes import ApiRoutes
+from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
 
 
 class HttpApp(ABC):
@@ -40,6 +42,11 @@ class HttpApp(ABC):
     @abstractmethod
     async def admit(self, scope: Scope) -> None:
         """Before anything of a request is looked at. Raises: Denied, and what else there is to refuse."""
+
+    @asynccontextmanager
+    async def entered(self, route: ApiRoute | ApiSocket, scope: Scope) -> AsyncGenerator[None]:
+        """Around the handler of a route, its answer included. Raises: what there is to refuse now that the route is known."""
+        yield
 
     def stop(self) -> None:
         """End everything that waits, and refuse what would: the process is about to end."""

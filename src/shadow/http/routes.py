@@ -1,7 +1,7 @@
 """Routes that say what they take and give: the router, the metrics and the description of the API read the same."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from starlette.requests import Request
@@ -41,6 +41,8 @@ class About:
     """``None``: an empty object. One of several where there are several."""
     operation: bool = False
     """Whether it takes an operation id and an epoch."""
+    access: str | None = None
+    """What a caller needs, in the words of the application; ``None``: what the application says of such routes."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     """Further headers that it takes, and what they do."""
 
@@ -52,11 +54,17 @@ class ApiRoute(Route):
         super().__init__(path, handler, methods=[method])
         self.methods = {method}  # no HEAD, which Starlette would add: nobody asks for the headers of a stream
         self.method = method
+        self.handler = handler
         self.about = About(**about)
+
+    def beneath(self, prefix: str) -> "ApiRoute":
+        """The same below ``prefix`` instead of ``/v1``."""
+        return ApiRoute(self.method, prefix + self.path.removeprefix("/v1"), self.handler, **_fields(self.about))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[ROUTE] = self
-        await super().handle(scope, receive, send)
+        async with scope["app"].entered(self, scope):
+            await super().handle(scope, receive, send)
 
 
 class ApiSocket(WebSocketRoute):
@@ -68,9 +76,18 @@ class ApiSocket(WebSocketRoute):
         super().__init__(path, endpoint)
         self.about = About(**about)
 
+    def beneath(self, prefix: str) -> "ApiSocket":
+        """The same below ``prefix`` instead of ``/v1``."""
+        return ApiSocket(prefix + self.path.removeprefix("/v1"), self.endpoint, **_fields(self.about))
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[ROUTE] = self
-        await super().handle(scope, receive, send)
+        async with scope["app"].entered(self, scope):
+            await super().handle(scope, receive, send)
+
+
+def _fields(about: About) -> dict[str, Any]:
+    return {field.name: getattr(about, field.name) for field in fields(about)}
 
 
 ApiRoutes = list[ApiRoute | ApiSocket]

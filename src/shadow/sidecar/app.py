@@ -15,7 +15,7 @@ from shadow.sidecar.auth import TokenCheck
 from shadow.sidecar.commands import CommandRoutes
 from shadow.sidecar.files import FileRoutes
 from shadow.sidecar.git import GitRoutes
-from shadow.sidecar.operations import Operations
+from shadow.sidecar.operations import ExecutorOf, OperationOf, Operations
 from shadow.sidecar.search import SearchRoutes
 from shadow.sidecar.terminals import TerminalRoutes
 from shadow.sidecar.trees import TreeRoutes
@@ -26,16 +26,15 @@ ABOUT = """The HTTP API of one workspace; docs/sidecar.md of Shadow says how to 
 token. What a newer sidecar adds to an answer is to be ignored. Every error has the same body; its code is stable."""
 
 
-def executor_routes(executor: ToolExecutor, holds: Holds, *, entropy: Entropy = os.urandom) -> ApiRoutes:
+def executor_routes(executor: ExecutorOf, operation: OperationOf, holds: Holds) -> ApiRoutes:
     """Everything that can be done in a workspace."""
-    operations = Operations(executor.epoch, entropy=entropy)
     return [
-        *CommandRoutes(executor, operations, holds).routes(),
-        *FileRoutes(executor, operations, holds).routes(),
-        *GitRoutes(executor, operations, holds).routes(),
+        *CommandRoutes(executor, operation, holds).routes(),
+        *FileRoutes(executor, operation, holds).routes(),
+        *GitRoutes(executor, operation, holds).routes(),
         *SearchRoutes(executor, holds).routes(),
-        *TerminalRoutes(executor, operations, holds).routes(),
-        *TreeRoutes(executor, operations, holds).routes(),
+        *TerminalRoutes(executor, operation, holds).routes(),
+        *TreeRoutes(executor, operation, holds).routes(),
         *WatchRoutes(executor, holds).routes(),
     ]
 
@@ -55,7 +54,8 @@ class SidecarApp(HttpApp):
         super().__init__(limits=limits or HttpLimits(), clock=clock)
         self._token = TokenCheck(token)
         own = WorkspaceRoutes(executor, self.admission, self.metrics, clock=clock, describe=self.description)
-        self.serve([*executor_routes(executor, self.holds, entropy=entropy), *own.routes()])
+        operations = Operations(executor.epoch, entropy=entropy)
+        self.serve([*executor_routes(lambda _request: executor, operations, self.holds), *own.routes()])
 
     def description(self) -> bytes:
         """The API as an OpenAPI document."""

@@ -16,6 +16,7 @@ from shadow.core.terminals import TerminalEnded, TerminalOutput
 from shadow.execution.interface import TerminalAttachment, ToolExecutor
 from shadow.http.holds import Holds, Stopping
 from shadow.http.requests import read_query
+from shadow.sidecar.operations import ExecutorOf
 from shadow.wire.errors import encode_error
 from shadow.wire.terminal_frames import (
     INPUT_WINDOW_BYTES,
@@ -39,7 +40,7 @@ DONE = 1000
 class Attaching:
     """The ASGI endpoint. Refusals come as an error frame on an accepted connection: a browser sees nothing else of one."""
 
-    def __init__(self, executor: ToolExecutor, holds: Holds) -> None:
+    def __init__(self, executor: ExecutorOf, holds: Holds) -> None:
         self._executor = executor
         self._holds = holds
 
@@ -65,14 +66,15 @@ class Attaching:
     async def _serve(self, socket: WebSocket) -> None:
         query = read_query(socket, AttachQuery)
         id_ = terminal_id(socket)
-        async with self._executor.attach_terminal(
+        executor = self._executor(socket)
+        async with executor.attach_terminal(
             id_,
             after=query.after,
             snapshots=query.snapshots,
             scrollback_lines=query.scrollback_lines,
             lag_bytes=query.lag_bytes or None,
         ) as attachment:
-            await _Session(self._executor, id_, socket, writer=query.writer).run(attachment)
+            await _Session(executor, id_, socket, writer=query.writer).run(attachment)
 
 
 class _Session:

@@ -6,12 +6,11 @@ from starlette.requests import Request
 
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import Rejected
-from shadow.execution.interface import ToolExecutor
 from shadow.http.holds import Holds
 from shadow.http.requests import integer, read_body, read_message, read_query
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes, Raw
-from shadow.sidecar.operations import Operations, command_id
+from shadow.sidecar.operations import ExecutorOf, OperationOf, command_id
 from shadow.sidecar.output import EVENTS, FrameEncoder, OutputStream, SseEncoder
 from shadow.wire.commands import (
     CommandListMessage,
@@ -35,9 +34,9 @@ MAX_STDIN_BYTES = 4 * 1024 * 1024
 
 
 class CommandRoutes:
-    def __init__(self, executor: ToolExecutor, operations: Operations, holds: Holds) -> None:
+    def __init__(self, executor: ExecutorOf, operation: OperationOf, holds: Holds) -> None:
         self._executor = executor
-        self._operations = operations
+        self._operation = operation
         self._holds = holds
 
     def routes(self) -> ApiRoutes:
@@ -110,11 +109,11 @@ class CommandRoutes:
     async def start(self, request: Request) -> Answer:
         query = read_query(request, StartQuery)
         spec = to_core(await read_message(request, CommandSpecMessage), CommandSpec)
-        operation = self._operations.of(request)
+        operation = self._operation(request)
         if query.wait_s is None:
-            return message_answer(CommandMessage.of(await self._executor.start(spec, operation=operation)))
+            return message_answer(CommandMessage.of(await self._executor(request).start(spec, operation=operation)))
         async with self._holds.waiting(request.receive, mutates=True):
-            result = await self._executor.run(
+            result = await self._executor(request).run(
                 spec,
                 wait_s=min(query.wait_s, MAX_WAIT_S),
                 output_limit_bytes=query.output_limit_bytes,
@@ -123,17 +122,17 @@ class CommandRoutes:
         return message_answer(CommandResultMessage.of(result))
 
     async def list(self, request: Request) -> Answer:
-        commands = tuple(CommandMessage.of(command) for command in await self._executor.list_commands())
+        commands = tuple(CommandMessage.of(command) for command in await self._executor(request).list_commands())
         return message_answer(CommandListMessage(commands=commands))
 
     async def get(self, request: Request) -> Answer:
-        return message_answer(CommandMessage.of(await self._executor.get_command(command_id(request))))
+        return message_answer(CommandMessage.of(await self._executor(request).get_command(command_id(request))))
 
     async def wait(self, request: Request) -> Answer:
         asked_s = read_query(request, WaitQuery).timeout_s
         timeout_s = MAX_WAIT_S if asked_s is None else min(asked_s, MAX_WAIT_S)
         async with self._holds.waiting(request.receive, mutates=False):
-            command = await self._executor.wait(command_id(request), timeout_s=timeout_s)
+            command = await self._executor(request).wait(command_id(request), timeout_s=timeout_s)
         return message_answer(CommandMessage.of(command))
 
     async def output(self, request: Request) -> OutputStream:
@@ -145,9 +144,9 @@ class CommandRoutes:
             after = integer(seen, what="Last-Event-ID")
             if after < 0:
                 raise Rejected("Last-Event-ID must be an offset.")
-        command = await self._executor.get_command(command_id(request))
+        command = await self._executor(request).get_command(command_id(request))
         return OutputStream(
-            self._executor,
+            self._executor(request),
             command.id,
             after=after,
             follow=query.follow,
@@ -164,20 +163,22 @@ class CommandRoutes:
         async with self._holds.waiting(request.receive, mutates=True):
             try:
                 async with asyncio.timeout(limit_s):
-                    accepted = await self._executor.write_stdin(id_, data, offset=offset, close=query.close)
+                    accepted = await self._executor(request).write_stdin(id_, data, offset=offset, close=query.close)
             except TimeoutError:
-                command = await self._executor.get_command(id_)
+                command = await self._executor(request).get_command(id_)
                 return message_answer(StdinMessage(accepted=command.stdin_accepted, done=False))
         return message_answer(StdinMessage(accepted=accepted))
 
     async def signal(self, request: Request) -> Answer:
         asked = await read_message(request, SignalMessage)
-        command = await self._executor.signal(command_id(request), asked.signal, operation=self._operations.of(request))
+        command = await self._executor(request).signal(
+            command_id(request), asked.signal, operation=self._operation(request)
+        )
         return message_answer(CommandMessage.of(command))
 
     async def kill(self, request: Request) -> Answer:
         asked = await read_message(request, KillMessage)
-        id_, operation = command_id(request), self._operations.of(request)
+        id_, operation = command_id(request), self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            command = await self._executor.kill(id_, grace_s=asked.grace_s, operation=operation)
+            command = await self._executor(request).kill(id_, grace_s=asked.grace_s, operation=operation)
         return message_answer(CommandMessage.of(command))

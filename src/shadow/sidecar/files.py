@@ -13,7 +13,7 @@ from shadow.http.holds import Holds
 from shadow.http.requests import content_length, read_body, read_message, read_query, stream_body
 from shadow.http.responses import Answer, ByteStream, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes, Raw
-from shadow.sidecar.operations import Operations
+from shadow.sidecar.operations import ExecutorOf, OperationOf
 from shadow.wire.files import (
     DeleteQuery,
     FileLinesMessage,
@@ -37,9 +37,9 @@ MAX_LISTING_ENTRIES = 100_000
 
 
 class FileRoutes:
-    def __init__(self, executor: ToolExecutor, operations: Operations, holds: Holds) -> None:
+    def __init__(self, executor: ExecutorOf, operation: OperationOf, holds: Holds) -> None:
         self._executor = executor
-        self._operations = operations
+        self._operation = operation
         self._holds = holds
 
     def routes(self) -> ApiRoutes:
@@ -135,23 +135,23 @@ class FileRoutes:
         query = read_query(request, ReadQuery)
         path, offset, limit = query.path, query.offset, query.limit_bytes
         if query.versioned:
-            return await self._versioned(path, offset, limit)
+            return await self._versioned(self._executor(request), path, offset, limit)
         if limit is not None and limit <= MAX_WHOLE_READ_BYTES:
-            content = await self._executor.read_file(path, offset=offset, limit_bytes=limit)
+            content = await self._executor(request).read_file(path, offset=offset, limit_bytes=limit)
             headers = _about(content.path, content.offset, content.size_bytes)
             return Answer(content.content, media_type=b"application/octet-stream", headers=headers)
-        stat = await self._executor.stat(path)
-        pieces = self._executor.stream_file(path, offset=offset, limit_bytes=limit)
+        stat = await self._executor(request).stat(path)
+        pieces = self._executor(request).stream_file(path, offset=offset, limit_bytes=limit)
         return ByteStream(pieces, self._holds, headers=_about(stat.path, offset, stat.size_bytes))
 
-    async def _versioned(self, path: str, offset: int, limit: int | None) -> ByteStream:
+    async def _versioned(self, executor: ToolExecutor, path: str, offset: int, limit: int | None) -> ByteStream:
         """``Shadow-Version`` is what was opened: there only where the file was the same before and after."""
-        before = await self._executor.stat(path)
-        pieces = self._executor.stream_file(path, offset=offset, limit_bytes=limit)
+        before = await executor.stat(path)
+        pieces = executor.stream_file(path, offset=offset, limit_bytes=limit)
         first = await anext(pieces, b"")
         headers = _about(before.path, offset, before.size_bytes)
         with suppress(ShadowError):  # whoever cannot be told which version it is just cannot resume
-            if before.version and (await self._executor.stat(path)).version == before.version:
+            if before.version and (await executor.stat(path)).version == before.version:
                 headers[b"shadow-version"] = before.version.encode()
         return ByteStream(_all(first, pieces), self._holds, headers=headers)
 
@@ -163,36 +163,36 @@ class FileRoutes:
             content = await read_body(request, limit_bytes=MAX_WHOLE_WRITE_BYTES)
         else:
             content = stream_body(request)
-        stat = await self._executor.write_file(
+        stat = await self._executor(request).write_file(
             query.path,
             content,
             mode=int(query.mode, 8) if query.mode is not None else None,
             create_parents=query.create_parents,
             exclusive=query.exclusive,
-            operation=self._operations.of(request),
+            operation=self._operation(request),
         )
         return message_answer(FileStatMessage.of(stat))
 
     async def delete(self, request: Request) -> Answer:
         query = read_query(request, DeleteQuery)
-        await self._executor.delete(query.path, recursive=query.recursive, operation=self._operations.of(request))
+        await self._executor(request).delete(query.path, recursive=query.recursive, operation=self._operation(request))
         return Answer(b"{}")
 
     async def stat(self, request: Request) -> Answer:
         query = read_query(request, StatQuery)
-        stat = await self._executor.stat(query.path, follow=query.follow)
+        stat = await self._executor(request).stat(query.path, follow=query.follow)
         return message_answer(FileStatMessage.of(stat))
 
     async def lines(self, request: Request) -> Answer:
         query = read_query(request, LinesQuery)
-        lines = await self._executor.read_lines(
+        lines = await self._executor(request).read_lines(
             query.path, first=query.first, last=query.last, limit_bytes=query.limit_bytes
         )
         return message_answer(FileLinesMessage.of(lines))
 
     async def list(self, request: Request) -> Answer:
         query = read_query(request, ListQuery)
-        listing = await self._executor.list_directory(
+        listing = await self._executor(request).list_directory(
             query.path,
             recursive=query.recursive,
             after=query.after,
@@ -202,22 +202,22 @@ class FileRoutes:
 
     async def replace(self, request: Request) -> Answer:
         asked = await read_message(request, ReplaceMessage)
-        replacement = await self._executor.search_replace(
-            asked.path, old=asked.old, new=asked.new, operation=self._operations.of(request)
+        replacement = await self._executor(request).search_replace(
+            asked.path, old=asked.old, new=asked.new, operation=self._operation(request)
         )
         return message_answer(ReplacementMessage.of(replacement))
 
     async def move(self, request: Request) -> Answer:
         asked = await read_message(request, MoveMessage)
-        stat = await self._executor.move(
-            asked.source, asked.target, overwrite=asked.overwrite, operation=self._operations.of(request)
+        stat = await self._executor(request).move(
+            asked.source, asked.target, overwrite=asked.overwrite, operation=self._operation(request)
         )
         return message_answer(FileStatMessage.of(stat))
 
     async def make_directory(self, request: Request) -> Answer:
         asked = await read_message(request, MakeDirectoryMessage)
-        stat = await self._executor.make_directory(
-            asked.path, create_parents=asked.create_parents, operation=self._operations.of(request)
+        stat = await self._executor(request).make_directory(
+            asked.path, create_parents=asked.create_parents, operation=self._operation(request)
         )
         return message_answer(FileStatMessage.of(stat))
 

@@ -3,12 +3,11 @@
 from starlette.requests import Request
 
 from shadow.core.git import GitCheckpoint, GitPerson
-from shadow.execution.interface import ToolExecutor
 from shadow.http.holds import Holds
 from shadow.http.requests import read_message
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
-from shadow.sidecar.operations import Operations
+from shadow.sidecar.operations import ExecutorOf, OperationOf
 from shadow.wire.git import (
     GitBranchesMessage,
     GitBranchesRequest,
@@ -33,9 +32,9 @@ from shadow.wire.message import to_core
 
 
 class GitRoutes:
-    def __init__(self, executor: ToolExecutor, operations: Operations, holds: Holds) -> None:
+    def __init__(self, executor: ExecutorOf, operation: OperationOf, holds: Holds) -> None:
         self._executor = executor
-        self._operations = operations
+        self._operation = operation
         self._holds = holds
 
     def routes(self) -> ApiRoutes:
@@ -138,13 +137,15 @@ class GitRoutes:
     async def status(self, request: Request) -> Answer:
         asked = await read_message(request, GitStatusRequest)
         async with self._holds.waiting(request.receive, mutates=False):
-            status = await self._executor.git_status(asked.repository, limit=asked.limit, timeout_s=asked.timeout_s)
+            status = await self._executor(request).git_status(
+                asked.repository, limit=asked.limit, timeout_s=asked.timeout_s
+            )
         return message_answer(GitStatusMessage.of(status))
 
     async def diff(self, request: Request) -> Answer:
         asked = await read_message(request, GitDiffRequest)
         async with self._holds.waiting(request.receive, mutates=False):
-            diff = await self._executor.git_diff(
+            diff = await self._executor(request).git_diff(
                 asked.repository,
                 base=asked.base,
                 merge_base=asked.merge_base,
@@ -158,7 +159,7 @@ class GitRoutes:
     async def file_changes(self, request: Request) -> Answer:
         asked = await read_message(request, GitFileChangesRequest)
         async with self._holds.waiting(request.receive, mutates=False):
-            changes = await self._executor.git_file_changes(
+            changes = await self._executor(request).git_file_changes(
                 asked.repository,
                 base=asked.base,
                 merge_base=asked.merge_base,
@@ -170,7 +171,7 @@ class GitRoutes:
     async def log(self, request: Request) -> Answer:
         asked = await read_message(request, GitLogRequest)
         async with self._holds.waiting(request.receive, mutates=False):
-            log = await self._executor.git_log(
+            log = await self._executor(request).git_log(
                 asked.repository,
                 revision=asked.revision,
                 exclude=asked.exclude,
@@ -183,14 +184,16 @@ class GitRoutes:
     async def branches(self, request: Request) -> Answer:
         asked = await read_message(request, GitBranchesRequest)
         async with self._holds.waiting(request.receive, mutates=False):
-            found = await self._executor.git_branches(asked.repository, limit=asked.limit, timeout_s=asked.timeout_s)
+            found = await self._executor(request).git_branches(
+                asked.repository, limit=asked.limit, timeout_s=asked.timeout_s
+            )
         return message_answer(GitBranchesMessage.of(found))
 
     async def create_branch(self, request: Request) -> Answer:
         asked = await read_message(request, GitCreateBranchRequest)
-        operation = self._operations.of(request)
+        operation = self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            head = await self._executor.git_create_branch(
+            head = await self._executor(request).git_create_branch(
                 asked.name,
                 asked.repository,
                 start=asked.start,
@@ -202,18 +205,18 @@ class GitRoutes:
 
     async def checkout(self, request: Request) -> Answer:
         asked = await read_message(request, GitCheckoutRequest)
-        operation = self._operations.of(request)
+        operation = self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            head = await self._executor.git_checkout(
+            head = await self._executor(request).git_checkout(
                 asked.revision, asked.repository, timeout_s=asked.timeout_s, operation=operation
             )
         return message_answer(GitHeadMessage.of(head))
 
     async def commit(self, request: Request) -> Answer:
         asked = await read_message(request, GitCommitRequest)
-        operation = self._operations.of(request)
+        operation = self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            head = await self._executor.git_commit(
+            head = await self._executor(request).git_commit(
                 asked.message,
                 asked.repository,
                 author=to_core(asked.author, GitPerson) if asked.author is not None else None,
@@ -226,18 +229,18 @@ class GitRoutes:
 
     async def checkpoint(self, request: Request) -> Answer:
         asked = await read_message(request, GitCheckpointRequest)
-        operation = self._operations.of(request)
+        operation = self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            checkpoint = await self._executor.git_checkpoint(
+            checkpoint = await self._executor(request).git_checkpoint(
                 asked.name, repository=asked.repository, timeout_s=asked.timeout_s, operation=operation
             )
         return message_answer(GitCheckpointMessage.of(checkpoint))
 
     async def restore(self, request: Request) -> Answer:
         asked = await read_message(request, GitRestoreRequest)
-        operation = self._operations.of(request)
+        operation = self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            head = await self._executor.git_restore(
+            head = await self._executor(request).git_restore(
                 to_core(asked.checkpoint, GitCheckpoint),
                 repository=asked.repository,
                 timeout_s=asked.timeout_s,
@@ -247,9 +250,9 @@ class GitRoutes:
 
     async def drop_checkpoints(self, request: Request) -> Answer:
         asked = await read_message(request, GitDropCheckpointsRequest)
-        operation = self._operations.of(request)
+        operation = self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            await self._executor.git_drop_checkpoints(
+            await self._executor(request).git_drop_checkpoints(
                 asked.names, repository=asked.repository, timeout_s=asked.timeout_s, operation=operation
             )
         return Answer(b"{}")

@@ -3,11 +3,11 @@
 from starlette.requests import Request
 
 from shadow.core.search import GrepQuery
-from shadow.execution.interface import ToolExecutor
 from shadow.http.holds import Holds
 from shadow.http.requests import read_message, read_query
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
+from shadow.sidecar.operations import ExecutorOf
 from shadow.wire.message import to_core
 from shadow.wire.search import FileSearchResultMessage, GrepQueryMessage, GrepResultMessage, SearchFilesQuery
 
@@ -15,7 +15,7 @@ MAX_FILE_MATCHES = 10_000
 
 
 class SearchRoutes:
-    def __init__(self, executor: ToolExecutor, holds: Holds) -> None:
+    def __init__(self, executor: ExecutorOf, holds: Holds) -> None:
         self._executor = executor
         self._holds = holds
 
@@ -42,11 +42,11 @@ class SearchRoutes:
     async def grep(self, request: Request) -> Answer:
         asked = to_core(await read_message(request, GrepQueryMessage), GrepQuery)
         async with self._holds.waiting(request.receive, mutates=False):
-            return message_answer(GrepResultMessage.of(await self._executor.grep(asked)))
+            return message_answer(GrepResultMessage.of(await self._executor(request).grep(asked)))
 
     async def files(self, request: Request) -> Answer:
         query = read_query(request, SearchFilesQuery)
         limit = min(query.limit, MAX_FILE_MATCHES)
         async with self._holds.waiting(request.receive, mutates=False):
-            found = await self._executor.search_files(query.query, path=query.path, limit=limit)
+            found = await self._executor(request).search_files(query.query, path=query.path, limit=limit)
         return message_answer(FileSearchResultMessage.of(found))

@@ -5,13 +5,12 @@ from starlette.requests import Request
 from shadow.core.errors import NotFound
 from shadow.core.ids import CommandId, TerminalId, is_id
 from shadow.core.terminals import TerminalSize, TerminalSpec
-from shadow.execution.interface import ToolExecutor
 from shadow.http.holds import Holds
 from shadow.http.requests import read_body, read_message, read_query
 from shadow.http.responses import Answer, ByteStream, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket, Raw
 from shadow.sidecar.attaching import Attaching, terminal_id
-from shadow.sidecar.operations import Operations
+from shadow.sidecar.operations import ExecutorOf, OperationOf
 from shadow.wire.commands import KillMessage, SignalMessage
 from shadow.wire.message import to_core
 from shadow.wire.terminal_frames import INPUT_WINDOW_BYTES
@@ -29,9 +28,9 @@ CAST = Raw(about="One JSON value a line.", media_types=("application/x-asciicast
 
 
 class TerminalRoutes:
-    def __init__(self, executor: ToolExecutor, operations: Operations, holds: Holds) -> None:
+    def __init__(self, executor: ExecutorOf, operation: OperationOf, holds: Holds) -> None:
         self._executor = executor
-        self._operations = operations
+        self._operation = operation
         self._holds = holds
 
     def routes(self) -> ApiRoutes:
@@ -128,57 +127,59 @@ class TerminalRoutes:
 
     async def create(self, request: Request) -> Answer:
         spec = to_core(await read_message(request, TerminalSpecMessage), TerminalSpec)
-        terminal = await self._executor.create_terminal(spec, operation=self._operations.of(request))
+        terminal = await self._executor(request).create_terminal(spec, operation=self._operation(request))
         return message_answer(TerminalMessage.of(terminal))
 
     async def list(self, request: Request) -> Answer:
-        terminals = tuple(TerminalMessage.of(terminal) for terminal in await self._executor.list_terminals())
+        terminals = tuple(TerminalMessage.of(terminal) for terminal in await self._executor(request).list_terminals())
         return message_answer(TerminalListMessage(terminals=terminals))
 
     async def get(self, request: Request) -> Answer:
-        return message_answer(TerminalMessage.of(await self._executor.get_terminal(terminal_id(request))))
+        return message_answer(TerminalMessage.of(await self._executor(request).get_terminal(terminal_id(request))))
 
     async def write(self, request: Request) -> Answer:
         query, id_ = read_query(request, TypeQuery), terminal_id(request)
         data = await read_body(request, limit_bytes=INPUT_WINDOW_BYTES)
         async with self._holds.waiting(request.receive, mutates=True):
-            accepted = await self._executor.write_terminal(id_, data, writer=query.writer, offset=query.offset)
+            accepted = await self._executor(request).write_terminal(id_, data, writer=query.writer, offset=query.offset)
         return message_answer(TypedMessage(accepted=accepted))
 
     async def resize(self, request: Request) -> Answer:
         size = to_core(await read_message(request, TerminalSizeMessage), TerminalSize)
-        operation = self._operations.of(request)
-        terminal = await self._executor.resize_terminal(terminal_id(request), size, operation=operation)
+        operation = self._operation(request)
+        terminal = await self._executor(request).resize_terminal(terminal_id(request), size, operation=operation)
         return message_answer(TerminalMessage.of(terminal))
 
     async def signal(self, request: Request) -> Answer:
         asked = await read_message(request, SignalMessage)
-        operation = self._operations.of(request)
-        terminal = await self._executor.signal_terminal(terminal_id(request), asked.signal, operation=operation)
+        operation = self._operation(request)
+        terminal = await self._executor(request).signal_terminal(
+            terminal_id(request), asked.signal, operation=operation
+        )
         return message_answer(TerminalMessage.of(terminal))
 
     async def kill(self, request: Request) -> Answer:
         asked = await read_message(request, KillMessage)
-        id_, operation = terminal_id(request), self._operations.of(request)
+        id_, operation = terminal_id(request), self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            terminal = await self._executor.kill_terminal(id_, grace_s=asked.grace_s, operation=operation)
+            terminal = await self._executor(request).kill_terminal(id_, grace_s=asked.grace_s, operation=operation)
         return message_answer(TerminalMessage.of(terminal))
 
     async def close(self, request: Request) -> Answer:
         asked = await read_message(request, KillMessage)
-        id_, operation = terminal_id(request), self._operations.of(request)
+        id_, operation = terminal_id(request), self._operation(request)
         async with self._holds.waiting(request.receive, mutates=True):
-            await self._executor.close_terminal(id_, grace_s=asked.grace_s, operation=operation)
+            await self._executor(request).close_terminal(id_, grace_s=asked.grace_s, operation=operation)
         return Answer(b"{}")
 
     async def record(self, request: Request) -> ByteStream:
-        return self._recording(terminal_id(request))
+        return self._recording(request, terminal_id(request))
 
     async def record_command(self, request: Request) -> ByteStream:
         text = request.path_params["command_id"]
         if not is_id(text):
             raise NotFound("There is no such command.")
-        return self._recording(CommandId(text))
+        return self._recording(request, CommandId(text))
 
-    def _recording(self, source: CommandId | TerminalId) -> ByteStream:
-        return ByteStream(self._executor.record(source), self._holds, media_type=CAST.media_types[0].encode())
+    def _recording(self, request: Request, source: CommandId | TerminalId) -> ByteStream:
+        return ByteStream(self._executor(request).record(source), self._holds, media_type=CAST.media_types[0].encode())

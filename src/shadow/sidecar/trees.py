@@ -2,20 +2,19 @@
 
 from starlette.requests import Request
 
-from shadow.execution.interface import ToolExecutor
 from shadow.http.holds import Holds
 from shadow.http.requests import read_query, stream_body
 from shadow.http.responses import Answer, ByteStream, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes, Raw
-from shadow.sidecar.operations import Operations
+from shadow.sidecar.operations import ExecutorOf, OperationOf
 from shadow.wire.files import DirectoryQuery
 from shadow.wire.trees import MEDIA_TYPE, TreeReceiptMessage
 
 
 class TreeRoutes:
-    def __init__(self, executor: ToolExecutor, operations: Operations, holds: Holds) -> None:
+    def __init__(self, executor: ExecutorOf, operation: OperationOf, holds: Holds) -> None:
         self._executor = executor
-        self._operations = operations
+        self._operation = operation
         self._holds = holds
 
     def routes(self) -> ApiRoutes:
@@ -41,11 +40,11 @@ class TreeRoutes:
         ]
 
     async def download(self, request: Request) -> ByteStream:
-        pieces = self._executor.download_tree(read_query(request, DirectoryQuery).path)
+        pieces = self._executor(request).download_tree(read_query(request, DirectoryQuery).path)
         return ByteStream(pieces, self._holds, media_type=MEDIA_TYPE.encode())
 
     async def upload(self, request: Request) -> Answer:
-        receipt = await self._executor.upload_tree(
-            read_query(request, DirectoryQuery).path, stream_body(request), operation=self._operations.of(request)
+        receipt = await self._executor(request).upload_tree(
+            read_query(request, DirectoryQuery).path, stream_body(request), operation=self._operation(request)
         )
         return message_answer(TreeReceiptMessage.of(receipt))

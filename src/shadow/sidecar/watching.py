@@ -9,11 +9,12 @@ from starlette.types import Receive, Scope, Send
 
 from shadow.core.errors import ShadowError
 from shadow.core.watching import ChangesMissed, FileChanges, Watching
-from shadow.execution.interface import ToolExecutor, WatchEvent
+from shadow.execution.interface import WatchEvent
 from shadow.execution.streams import closing
 from shadow.http.holds import Holds, Stopping
 from shadow.http.requests import read_query
 from shadow.http.routes import ApiRoute, ApiRoutes, Raw
+from shadow.sidecar.operations import ExecutorOf
 from shadow.sidecar.output import BEATS_BEFORE_STALLED, HEARTBEAT_S
 from shadow.wire.errors import encode_error
 from shadow.wire.files import DirectoryQuery
@@ -21,7 +22,7 @@ from shadow.wire.watching import HEARTBEAT, MEDIA_TYPE, ChangesMissedMessage, Fi
 
 
 class WatchRoutes:
-    def __init__(self, executor: ToolExecutor, holds: Holds) -> None:
+    def __init__(self, executor: ExecutorOf, holds: Holds) -> None:
         self._executor = executor
         self._holds = holds
 
@@ -38,7 +39,7 @@ class WatchRoutes:
         ]
 
     async def watch(self, request: Request) -> "WatchStream":
-        return WatchStream(self._executor.watch(read_query(request, DirectoryQuery).path), self._holds)
+        return WatchStream(self._executor(request).watch(read_query(request, DirectoryQuery).path), self._holds)
 
 
 class WatchStream:
