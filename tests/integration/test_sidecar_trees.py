@@ -17,10 +17,11 @@ from shadow.execution.interface import WatchEvent
 from shadow.execution.sidecar_client.endpoint import UnixEndpoint
 from shadow.execution.streams import closing
 from shadow.http.admission import Admission, HttpLimits
+from shadow.http.events import EventStream
 from shadow.http.holds import Holds
-from shadow.sidecar.watching import WatchStream
+from shadow.sidecar.watching import encode
 from shadow.testing.trees import archive, member, pieces
-from shadow.wire.watching import MAX_EVENT_BYTES, EventDecoder, encode_event
+from shadow.wire.server_sent import MAX_EVENT_BYTES, EventDecoder, encode_event
 from tests.support.descriptors import open_descriptors
 from tests.support.sidecars import Waits, client, forged, listen, serving
 from tests.support.waiting import until
@@ -236,7 +237,7 @@ def open_holds() -> Holds:
 async def test_a_silent_watch_gives_signs_of_life(host: HostExecutor) -> None:
     reader = Reader()
     task = asyncio.create_task(
-        WatchStream(host.watch(), open_holds(), heartbeat_s=0.02)({}, reader.receive, reader.send)
+        EventStream(host.watch(), encode, open_holds(), heartbeat_s=0.02)({}, reader.receive, reader.send)
     )
     await until(lambda: reader.parts.count(b": heartbeat\n\n") >= 3)
     reader.gone.set()
@@ -258,7 +259,9 @@ async def test_a_reader_that_takes_nothing_is_given_up_and_nothing_is_kept_for_i
                 yield event
 
     reader = Reader()
-    task = asyncio.create_task(WatchStream(counted(), open_holds(), heartbeat_s=0.1)({}, reader.receive, reader.send))
+    task = asyncio.create_task(
+        EventStream(counted(), encode, open_holds(), heartbeat_s=0.1)({}, reader.receive, reader.send)
+    )
     await until(lambda: bool(reader.events()))
     reader.takes.clear()
     for number in range(100):
@@ -271,7 +274,7 @@ async def test_a_reader_that_takes_nothing_is_given_up_and_nothing_is_kept_for_i
 
 async def test_a_sidecar_that_stops_leaves_the_end_open(host: HostExecutor) -> None:
     reader, holds = Reader(), open_holds()
-    task = asyncio.create_task(WatchStream(host.watch(), holds)({}, reader.receive, reader.send))
+    task = asyncio.create_task(EventStream(host.watch(), encode, holds)({}, reader.receive, reader.send))
     await until(lambda: bool(reader.events()))
     holds.stop()
     await asyncio.wait_for(task, 10)

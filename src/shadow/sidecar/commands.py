@@ -11,7 +11,7 @@ from shadow.http.requests import integer, read_body, read_message, read_query
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes, Raw
 from shadow.sidecar.operations import ExecutorOf, OperationOf, command_id
-from shadow.sidecar.output import EVENTS, FrameEncoder, OutputStream, SseEncoder
+from shadow.sidecar.output import FrameEncoder, OutputStream, SseEncoder
 from shadow.wire.commands import (
     CommandListMessage,
     CommandMessage,
@@ -27,6 +27,7 @@ from shadow.wire.commands import (
 )
 from shadow.wire.frames import MEDIA_TYPE
 from shadow.wire.message import to_core
+from shadow.wire.server_sent import EVENTS
 
 MAX_WAIT_S = 60.0
 STDIN_WAIT_S = 30.0

@@ -15,15 +15,13 @@ from shadow.core.errors import ShadowError
 from shadow.core.ids import CommandId
 from shadow.execution.interface import ToolExecutor
 from shadow.execution.streams import closing
+from shadow.http.events import BEATS_BEFORE_STALLED, HEARTBEAT_S
 from shadow.http.holds import Holds, Stopping
 from shadow.wire.commands import CommandMessage, GapMessage
 from shadow.wire.errors import encode_error
 from shadow.wire.frames import MEDIA_TYPE, FrameKind, encode_frame, encode_output
+from shadow.wire.server_sent import EVENTS, HEARTBEAT, encode_event
 
-EVENTS = "text/event-stream"
-HEARTBEAT_S = 10.0
-BEATS_BEFORE_STALLED = 6
-"""After how many beats without taking anything a reader is given up."""
 PIECE_BYTES = 1024 * 1024
 
 
@@ -66,21 +64,19 @@ class SseEncoder(OutputEncoder):
 
     def item(self, item: Output | Gap) -> bytes:
         if isinstance(item, Gap):
-            return _event(b"gap", item.end, GapMessage.of(item).json_bytes())
-        return _event(b"stdout" if item.channel is Channel.STDOUT else b"stderr", item.end, b64encode(item.data))
+            return encode_event("gap", GapMessage.of(item).json_bytes(), place=item.end)
+        return encode_event(
+            "stdout" if item.channel is Channel.STDOUT else "stderr", b64encode(item.data), place=item.end
+        )
 
     def end(self, offset: int, command: Command) -> bytes:
-        return _event(b"end", offset, CommandMessage.of(command).json_bytes())
+        return encode_event("end", CommandMessage.of(command).json_bytes(), place=offset)
 
     def error(self, offset: int, error: ShadowError) -> bytes:
-        return _event(b"error", offset, encode_error(error))
+        return encode_event("error", encode_error(error), place=offset)
 
     def heartbeat(self, offset: int) -> bytes:
-        return b": heartbeat\n\n"
-
-
-def _event(name: bytes, offset: int, data: bytes) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (offset, name, data)
+        return HEARTBEAT
 
 
 class OutputStream:

@@ -12,13 +12,8 @@ from shadow.execution.sidecar_client.transport import CutOff, NotSent
 from shadow.execution.streams import closing
 from shadow.wire.errors import decode_error
 from shadow.wire.message import parse_answer, to_core
-from shadow.wire.watching import (
-    MEDIA_TYPE,
-    ChangesMissedMessage,
-    EventDecoder,
-    EventStreamError,
-    FileChangesMessage,
-)
+from shadow.wire.server_sent import EVENTS, EventDecoder, EventStreamError
+from shadow.wire.watching import ChangesMissedMessage, FileChangesMessage
 
 
 class WatchClient(Sender):
@@ -36,7 +31,7 @@ class WatchClient(Sender):
         cuts, cut_at = 0, None
         while True:
             try:
-                async with self.transport.stream("/v1/watch", {"path": path}, accept=MEDIA_TYPE) as content:
+                async with self.transport.stream("/v1/watch", {"path": path}, accept=EVENTS) as content:
                     decoder = EventDecoder()
                     while data := await content.readany():
                         self.transport.answered()
