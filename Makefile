@@ -40,7 +40,7 @@ bench: $(VENV)/.dev ## Measure; figures as ratios to a floor of the same run
 	@$(COMPILE)
 	@$(BIN)/python -m benchmarks all
 
-docs: $(VENV)/.dev ## Generate docs/settings.md, docs/cli.md and docs/sidecar-openapi.json
+docs: $(VENV)/.dev ## Generate docs/settings.md, docs/cli.md and the OpenAPI documents
 	@$(BIN)/python tools/generate_docs.py
 
 lock: $(VENV)/.dev ## Resolve the dependencies again (needs uv)

@@ -10,6 +10,8 @@ import typer
 import typer.main
 from pydantic_core import PydanticUndefined
 
+from shadow.api.access import Origins
+from shadow.api.app import ServerApp, Services
 from shadow.cli.main import app
 from shadow.settings import CONFIG_VARIABLE, Settings, variable_name
 from shadow.sidecar.app import SidecarApp
@@ -62,9 +64,21 @@ def cli_page() -> str:
     return NOTICE + "\n".join(lines).rstrip() + "\n"
 
 
-def openapi() -> str:
+def sidecar_openapi() -> str:
     nobody: Any = SimpleNamespace(epoch=0)  # the API is only described, nothing of it is called
     return SidecarApp(nobody, token="").description().decode()
+
+
+def openapi() -> str:
+    nobody: Any = SimpleNamespace(database=None)
+    services = Services(
+        tasks=nobody,
+        accounts=nobody,
+        manager=nobody,
+        check_model=nobody,
+        origins=Origins(allowed=frozenset(), secure=True),
+    )
+    return ServerApp(services).description().decode()
 
 
 def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -94,7 +108,12 @@ def _name(parameter: Any) -> str:
 
 def main() -> int:
     stale = False
-    pages = (("settings.md", settings_page()), ("cli.md", cli_page()), ("sidecar-openapi.json", openapi()))
+    pages = (
+        ("settings.md", settings_page()),
+        ("cli.md", cli_page()),
+        ("sidecar-openapi.json", sidecar_openapi()),
+        ("openapi.json", openapi()),
+    )
     for name, text in pages:
         path = DOCS / name
         if path.exists() and path.read_text() == text:

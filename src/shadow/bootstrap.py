@@ -159,6 +159,12 @@ async def open_model(settings: Settings, name: str | None) -> AsyncGenerator["Mo
         await model.aclose()
 
 
+async def check_model(settings: Settings, name: str | None) -> str:
+    """The full name of a model that can be asked. Raises: as ``open_model``."""
+    async with open_model(settings, name) as model:
+        return model.name
+
+
 def make_redactor(settings: Settings) -> "Redactor":
     """What takes secrets out of records: those of the settings, and the values of variables whose names say so."""
     from shadow.core.secrets import Redactor

@@ -92,6 +92,29 @@ def _uid_range(value: object) -> object:
     return {"first": int(first), "last": int(last)}
 
 
+class Address(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(min_length=1, max_length=255)
+    port: int = Field(ge=0, le=65535)
+    """0: any that is free."""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8765")
+    return {"host": host.removeprefix("[").removesuffix("]"), "port": int(port)}
+
+
+ListenAddress = Annotated[Address, BeforeValidator(_address)]
+
+
 def _path_list(value: object) -> object:
     return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
 
@@ -309,6 +332,18 @@ class Settings(BaseModel):
         gt=0,
         description="How long an archived task is kept before its log is removed too.",
         json_schema_extra={"unit": "seconds", "shown_default": "none"},
+    )
+    server_listen: ListenAddress = Field(
+        default=Address(host="127.0.0.1", port=8765),
+        description="Where `shadow serve` listens: `HOST:PORT`. An address that others can reach needs SHADOW_SERVER_URL.",
+        json_schema_extra={"shown_default": "127.0.0.1:8765"},
+    )
+    server_url: str = Field(
+        default="",
+        pattern=r"^(https?://[A-Za-z0-9.\-\[\]:]+)?$",
+        description="The address that users of `shadow serve` type, where it is not the one that it listens on: "
+        "`https://shadow.example.org`. Requests under other names are refused.",
+        json_schema_extra={"shown_default": "where it listens"},
     )
     worker_slots: int = Field(default=16, ge=1, le=1000, description="How many jobs one process does at once.")
     worker_lease_s: float = Field(

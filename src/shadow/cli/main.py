@@ -1,5 +1,6 @@
 """The ``shadow`` command: what it offers. Everything heavy is imported by the command that needs it."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -253,6 +254,24 @@ def restore(
     from shadow.cli import backups as implementation
 
     finish(lambda: implementation.read(file, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def serve(
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where; else SHADOW_SERVER_LISTEN, 127.0.0.1:8765 by default."),
+    ] = None,
+) -> None:
+    """Serve tasks and workspaces to many people and programs, and do the work.
+
+    SIGTERM and Ctrl-C drain: what cannot end soon is handed to another server, or goes on after the next start.
+    """
+    if listen is not None:
+        os.environ["SHADOW_SERVER_LISTEN"] = listen
+    sys.stdout.flush()
+    # A process of its own kind: the command line loads nothing of a server.
+    os.execv(sys.executable, [sys.executable, "-m", "shadow.api.main"])
 
 
 @app.command()

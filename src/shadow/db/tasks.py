@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.errors import Conflict, NotFound
+from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import Task, TaskId, TaskState, TaskStep, step
 from shadow.db.codec import decode_checkout, encode_checkout
 from shadow.db.database import Transaction
@@ -80,6 +81,18 @@ async def find(connection: AsyncConnection, reference: str, *, owner: str | None
     if len(rows) > 1 and not exact:
         raise Conflict(f"{reference!r} may mean several tasks.", mend="Give more of the id.")
     return _task((exact or list(rows))[0])
+
+
+async def of_workspace(connection: AsyncConnection, workspace_id: WorkspaceId, *, owner: str | None = None) -> Task:
+    """Raises: NotFound."""
+    if is_storable(workspace_id):
+        query = select(tasks).where(tasks.c.workspace_id == workspace_id)
+        if owner is not None:
+            query = query.where(tasks.c.owner == owner)
+        row = (await connection.execute(query)).mappings().one_or_none()
+        if row is not None:
+            return _task(row)
+    raise NotFound(f"There is no workspace {workspace_id!r}.")
 
 
 async def newest(

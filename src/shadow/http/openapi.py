@@ -108,7 +108,7 @@ def _answers(about: About) -> tuple[type[Message], ...]:
 
 def _operation(route: ApiRoute | ApiSocket, refs: Mapping[Kind, Json], definitions: Json) -> Json:
     about = route.about
-    noun = route.path.split("/")[2]
+    noun = _noun(route.path)
     described: Json = {
         "operationId": f"{noun}.{route.name.lower()}",
         "summary": about.summary,
@@ -122,6 +122,12 @@ def _operation(route: ApiRoute | ApiSocket, refs: Mapping[Kind, Json], definitio
     if about.body is not None:
         described["requestBody"] = _body(about.body, refs)
     return described
+
+
+def _noun(path: str) -> str:
+    """What a route is about: the first word behind the version, or of the workspace that it belongs to."""
+    words = [word for word in path.split("/") if word not in ("", "v1")]
+    return words[2] if words[:2] == ["workspaces", "{workspace_id}"] else words[0]
 
 
 def _parameters(route: ApiRoute | ApiSocket, definitions: Json) -> Iterable[Json]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from shadow.core.conversation import Usage
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
 from shadow.core.events import QueueChanged, Recorded, RolledBack, RunFinished, StateChanged, TaskCreated, Waiting
-from shadow.core.ids import make_id
+from shadow.core.ids import WorkspaceId, make_id
 from shadow.core.jobs import Job, JobId, JobState, NewJob
 from shadow.core.repositories import LocalRepository, RemoteRepository, Repository
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState, TaskStep, title_of
@@ -356,11 +356,22 @@ class Tasks:
         async with self.database.read() as connection:
             return await tasks.find(connection, reference, owner=owner)
 
-    async def list(
-        self, *, limit: int, owner: str | None = None, states: Collection[TaskState] | None = None
-    ) -> Sequence[Task]:
+    async def of_workspace(self, workspace_id: WorkspaceId, *, owner: str | None = None) -> Task:
+        """The one that works there. Raises: NotFound."""
         async with self.database.read() as connection:
-            return await tasks.newest(connection, limit=limit, owner=owner, states=states)
+            return await tasks.of_workspace(connection, workspace_id, owner=owner)
+
+    async def list(
+        self,
+        *,
+        limit: int,
+        owner: str | None = None,
+        states: Collection[TaskState] | None = None,
+        before: tuple[float, TaskId] | None = None,
+    ) -> Sequence[Task]:
+        """Newest first. ``before``: time of creation and id of the last one of the page before."""
+        async with self.database.read() as connection:
+            return await tasks.newest(connection, limit=limit, owner=owner, states=states, before=before)
 
     async def events(self, task_id: TaskId) -> Sequence[Recorded]:
         async with self.database.read() as connection:

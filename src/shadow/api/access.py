@@ -1,0 +1,131 @@
+"""Who asks, from where, and whether they may: everything that a request has to pass before its handler sees it."""
+
+import re
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope as AsgiScope
+
+from shadow.accounts.service import Accounts
+from shadow.core.accounts import LOCAL_USER, CredentialKind, Principal, Scope
+from shadow.core.errors import Denied, Unauthenticated
+from shadow.core.tasks import Task
+from shadow.http.routes import ApiRoute, ApiSocket, Raw
+
+PUBLIC = "public"
+"""Access of routes that need no login."""
+SIGNED_IN = "signed in"
+"""Access of routes that any good credential opens."""
+
+PRINCIPAL = "shadow.principal"
+TASK = "shadow.task"
+COOKIE = "shadow_session"
+SECURE_COOKIE = "__Host-shadow_session"
+MAX_SECRET_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origins:
+    """Under which addresses the server is reached. A browser that was led here under another name is refused."""
+
+    allowed: frozenset[str]
+    """``http://127.0.0.1:8765``"""
+    secure: bool
+    """Whether browsers reach it by https alone."""
+
+    @property
+    def cookie(self) -> str:
+        return SECURE_COOKIE if self.secure else COOKIE
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        return frozenset(urlsplit(origin).netloc for origin in self.allowed)
+
+    def check_host(self, scope: AsgiScope) -> None:
+        """Raises: Denied: the name was made to point here by somebody else (DNS rebinding), or nobody told us of it."""
+        given = _headers(scope, b"host")
+        if len(given) != 1 or _without_default_port(given[0].lower()) not in self.hosts:
+            raise Denied(
+                "This server is not known under the name that the request gives it.",
+                mend="Set SHADOW_SERVER_URL to the address that its users type.",
+            )
+
+    def check_origin(self, scope: AsgiScope) -> None:
+        """Of requests that a browser authenticates by itself. Raises: Denied: another site made it."""
+        if scope["type"] == "http" and scope["method"] == "GET":
+            return
+        given = _headers(scope, b"origin")
+        if len(given) != 1 or given[0] not in self.allowed:
+            raise Denied("This request comes from another site.", mend="Programs send a token instead of a cookie.")
+
+
+async def principal_of(scope: AsgiScope, accounts: Accounts, origins: Origins) -> Principal | None:
+    """``None``: no credential came along. Raises: Unauthenticated: a bad one did; Denied."""
+    given = _headers(scope, b"authorization")
+    if given:
+        kind, _, token = given[0].partition(" ")
+        if len(given) != 1 or kind.lower() != "bearer" or len(token) > MAX_SECRET_CHARS:
+            raise Unauthenticated("Authorization has one form here.", mend="Send `Authorization: Bearer TOKEN`.")
+        return await accounts.authenticate(token.strip(), CredentialKind.TOKEN)
+    secret = _cookie(scope, origins.cookie)
+    if secret is None:
+        return None
+    origins.check_origin(scope)
+    return await accounts.authenticate(secret, CredentialKind.SESSION)
+
+
+def needed(route: ApiRoute | ApiSocket, scope: AsgiScope) -> str:
+    """Access of a route: what it says itself, or of one that a workspace has too, whether it changes anything."""
+    about = route.about
+    if about.access is not None:
+        return about.access
+    types = isinstance(route, ApiSocket) and b"writer=" in scope["query_string"]
+    changes = about.operation or isinstance(about.body, Raw) or route.method in ("PUT", "DELETE", "PATCH")
+    return Scope.WORKSPACES_WRITE if types or changes else Scope.WORKSPACES_READ
+
+
+def check_access(route: ApiRoute | ApiSocket, scope: AsgiScope) -> None:
+    """Raises: Unauthenticated, Denied."""
+    access = needed(route, scope)
+    if access == PUBLIC:
+        return
+    principal: Principal | None = scope.get(PRINCIPAL)
+    if principal is None:
+        raise Unauthenticated("Nobody is logged in.", mend="Send `Authorization: Bearer TOKEN`; see `shadow login`.")
+    if access != SIGNED_IN:
+        principal.check(Scope(access))
+
+
+def principal(request: HTTPConnection) -> Principal:
+    return request.scope[PRINCIPAL]
+
+
+def task(request: HTTPConnection) -> Task:
+    """The one that the request names, which its sender may see."""
+    return request.scope[TASK]
+
+
+def is_local(who: Principal) -> bool:
+    """Whether they have the rights of the server's own user on its host: its paths mean something to them."""
+    return who.user.id == LOCAL_USER
+
+
+def _headers(scope: AsgiScope, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+
+
+def _without_default_port(netloc: str) -> str:
+    return re.sub(r":(?:80|443)$", "", netloc)
+
+
+def _cookie(scope: AsgiScope, name: str) -> str | None:
+    given = _headers(scope, b"cookie")
+    if not given:
+        return None
+    try:
+        found = SimpleCookie("; ".join(given)).get(name)
+    except CookieError:
+        return None
+    return found.value[:MAX_SECRET_CHARS] if found is not None else None

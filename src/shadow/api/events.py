@@ -1,0 +1,139 @@
+"""A task's log: a page of it, or what is there and then what comes, as server-sent events or over a WebSocket."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from shadow.api.access import task
+from shadow.core import accounts
+from shadow.core.errors import Rejected, ShadowError
+from shadow.core.events import Recorded
+from shadow.core.tasks import TaskId
+from shadow.db import events
+from shadow.execution.streams import closing
+from shadow.http.events import BEATS_BEFORE_STALLED, HEARTBEAT_S, EventStream
+from shadow.http.holds import Holds, Stopping
+from shadow.http.requests import integer, read_query
+from shadow.http.responses import Answer
+from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket, Raw
+from shadow.tasks.service import Tasks
+from shadow.wire.errors import encode_error
+from shadow.wire.events import encode_page, encode_recorded
+from shadow.wire.server_sent import EVENTS, encode_event
+from shadow.wire.tasks import EventListMessage, EventsQuery
+
+GOING_AWAY = 1001
+DONE = 1000
+
+
+class EventRoutes:
+    def __init__(self, tasks: Tasks, holds: Holds) -> None:
+        self._tasks = tasks
+        self._holds = holds
+
+    def routes(self) -> ApiRoutes:
+        read: dict[str, Any] = {"access": accounts.Scope.TASKS_READ, "query": EventsQuery}
+        return [
+            ApiRoute(
+                "GET",
+                "/v1/tasks/{task_id}/events",
+                self.page,
+                summary="A page of the log.",
+                answer=EventListMessage,
+                **read,
+            ),
+            ApiRoute(
+                "GET",
+                "/v1/tasks/{task_id}/events/stream",
+                self.stream,
+                summary="The log behind `after`, and then what comes, without end.",
+                answer=Raw(about="Server-sent events; `data` is one entry of the log.", media_types=(EVENTS,)),
+                headers={"Last-Event-ID": "The number of the last event that was received; it outranks `after`."},
+                **read,
+            ),
+            ApiSocket(
+                "/v1/tasks/{task_id}/events/attach",
+                EventSocket(self._tasks, self._holds),
+                summary="A WebSocket: the log behind `after`, and then what comes, one entry a message.",
+                **read,
+            ),
+        ]
+
+    async def page(self, request: Request) -> Answer:
+        query, one = read_query(request, EventsQuery), task(request)
+        async with self._tasks.database.read() as connection:
+            found = await events.page(connection, one.id, after=query.after, limit=query.limit)
+        return Answer(encode_page(found, last=max(one.events, found[-1].seq if found else 0)))
+
+    async def stream(self, request: Request) -> ASGIApp:
+        after = read_query(request, EventsQuery).after
+        seen = request.headers.get("last-event-id")
+        if seen:
+            after = integer(seen, what="Last-Event-ID")
+            if not 0 <= after < 2**31:
+                raise Rejected("Last-Event-ID must be the number of an event.")
+        followed = events.follow(self._tasks.database, task(request).id, after=after)
+        return EventStream(followed, _encode, self._holds)
+
+
+def _encode(recorded: Recorded) -> bytes:
+    return encode_event("event", encode_recorded(recorded), place=recorded.seq)
+
+
+class EventSocket:
+    """The ASGI endpoint. A reader that takes nothing for a minute is cut off, and comes again with ``after``."""
+
+    def __init__(self, tasks: Tasks, holds: Holds) -> None:
+        self._tasks = tasks
+        self._holds = holds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        after = read_query(HTTPConnection(scope), EventsQuery).after
+        with self._holds.admission.stream():
+            await socket.accept()
+            try:
+                async with self._holds.stoppable():
+                    await self._serve(socket, task(socket).id, after)
+            except WebSocketDisconnect:
+                return
+            except Stopping:
+                await socket.close(GOING_AWAY, "restarting")
+            except ShadowError as error:
+                await socket.send_text(encode_error(error).decode())
+                await socket.close(DONE)
+
+    async def _serve(self, socket: WebSocket, task_id: TaskId, after: int) -> None:
+        """Until the client leaves, or the task is deleted."""
+        leaving = asyncio.create_task(_left(socket))
+        sending = asyncio.create_task(self._send_all(socket, task_id, after))
+        try:
+            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for one in (leaving, sending):
+                one.cancel()
+            await asyncio.wait((leaving, sending))
+        raise WebSocketDisconnect
+
+    async def _send_all(self, socket: WebSocket, task_id: TaskId, after: int) -> None:
+        async with closing(events.follow(self._tasks.database, task_id, after=after)) as followed:
+            async for recorded in followed:
+                try:
+                    async with asyncio.timeout(HEARTBEAT_S * BEATS_BEFORE_STALLED):
+                        await socket.send_text(encode_recorded(recorded).decode())
+                except TimeoutError:
+                    raise WebSocketDisconnect from None
+
+
+async def _left(socket: WebSocket) -> None:
+    """Whatever the client says means nothing here."""
+    with suppress(WebSocketDisconnect):
+        while True:
+            if (await socket.receive())["type"] == "websocket.disconnect":
+                return

@@ -1,0 +1,142 @@
+"""The server's process: what ``shadow serve`` becomes. The API and a worker over one database, until it is told to stop."""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+import structlog
+
+from shadow.accounts.service import Accounts
+from shadow.api.access import Origins
+from shadow.api.app import ServerApp, Services
+from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, start_logging
+from shadow.core.errors import Denied, SettingsRefused, ShadowError
+from shadow.http.server import HttpServer
+from shadow.settings import Settings, load_settings
+
+DRAIN_S = 20.0
+"""How long jobs may go on once the server is told to stop; what does not end by then, another worker takes up."""
+BACKLOG = 2048
+
+log = structlog.get_logger("shadow.server")
+
+
+def origins_of(settings: Settings, port: int) -> Origins:
+    """Raises: SettingsRefused: others could reach it, and nobody said under which name."""
+    listens = settings.server_listen
+    if settings.server_url:
+        url = settings.server_url.rstrip("/").lower()
+        return Origins(allowed=frozenset({url}), secure=urlsplit(url).scheme == "https")
+    if not _is_loopback(listens.host):
+        raise SettingsRefused(
+            f"Others than you can reach {listens}.",
+            mend="Set SHADOW_SERVER_URL to the address that users type (https://…, with a proxy in front of it that speaks TLS), "
+            "or listen on 127.0.0.1.",
+        )
+    names = ("127.0.0.1", "localhost", "[::1]")
+    return Origins(allowed=frozenset(f"http://{name}:{port}" for name in names), secure=False)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Raises: Denied: the address is taken, or none of this host's."""
+    listens = settings.server_listen
+    family = socket.AF_INET6 if ":" in listens.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((listens.host, listens.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Denied(
+            f"The server cannot listen on {listens}: {error.strerror or error}.",
+            mend="Another server may run there; set SHADOW_SERVER_LISTEN to another address.",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT; a second signal ends it at once."""
+    async with AsyncExitStack() as stack:
+        listener = listen(settings)
+        stack.callback(listener.close)
+        port = listener.getsockname()[1]
+        origins = origins_of(settings, port)
+        tasks = await stack.enter_async_context(open_tasks(settings))
+        accounts = Accounts(database=tasks.database, entropy=tasks.entropy)
+        app = ServerApp(
+            Services(
+                tasks=tasks,
+                accounts=accounts,
+                manager=make_manager(settings),
+                check_model=lambda name: check_model(settings, name),
+                origins=origins,
+            )
+        )
+        server = HttpServer(app)
+        worker = await make_worker(settings, tasks)
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _stop, stopping)
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(worker.run())
+            serving = group.create_task(server.serve(sockets=[listener]))
+            await _greet(accounts, min(origins.allowed))
+            await stopping.wait()
+            log.info("server.draining")
+            worker.drain(within_s=DRAIN_S)
+            server.stop()
+            await asyncio.wait({working, serving})
+        log.info("server.stopped")
+
+
+def _stop(stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+    stopping.set()
+
+
+async def _greet(accounts: Accounts, address: str) -> None:
+    user = await accounts.first_user()
+    _, code = await accounts.issue_code(user.id)
+    print(f"Shadow listens on {address}", flush=True)
+    print(f"Log in (once, within 15 minutes): shadow login {address} --code {code.secret}", flush=True)
+
+
+def main() -> None:
+    try:
+        settings = load_settings()
+        start_logging(settings)
+        asyncio.run(serve(settings))
+    except* ShadowError as group:
+        error = _first(group)
+        print(f"shadow: {error.message}", file=sys.stderr)
+        if error.mend:
+            print(f"  {error.mend}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, SettingsRefused) else 1)
+
+
+def _first(group: BaseExceptionGroup[ShadowError]) -> ShadowError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ShadowError)
+    return error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Entries of a task's log as JSON, and back."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from shadow.core.errors import Broken
+from shadow.core.events import Recorded, TaskEvent
+
+_EVENT: TypeAdapter[Any] = TypeAdapter(Annotated[TaskEvent, Field(discriminator="kind")])
+
+
+def encode_recorded(recorded: Recorded) -> bytes:
+    """On one line; names and output that are not UTF-8 come as surrogates, which JSON carries as escapes."""
+    return json.dumps(asdict(recorded), ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def encode_page(found: Sequence[Recorded], *, last: int) -> bytes:
+    """An ``EventListMessage``."""
+    return b'{"events":[%s],"last":%d}' % (b",".join(map(encode_recorded, found)), last)
+
+
+def decode_recorded(value: Any) -> Recorded:
+    """Raises: Broken: a newer server wrote it, or it is none."""
+    try:
+        return Recorded(seq=int(value["seq"]), at=float(value["at"]), event=_EVENT.validate_python(value["event"]))
+    except (ValidationError, ValueError, TypeError, KeyError) as error:
+        raise Broken("The server sent an event that cannot be read.", mend="Use a client of its version.") from error
