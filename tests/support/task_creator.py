@@ -32,8 +32,7 @@ async def create(tasks: Tasks, owner: str) -> bool:
         await tasks.create(
             LocalRepository(path="/project"), "Do it", model="scripted:x", settings=TaskSettings(), owner=owner
         )
-    except LimitExceeded as error:
-        assert error.details == {"limit": "tasks"}
+    except LimitExceeded:
         return False
     return True
 
