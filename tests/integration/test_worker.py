@@ -10,7 +10,7 @@ import pytest
 from shadow.core.errors import Broken, Conflict, ShadowError, Unavailable
 from shadow.core.jobs import JobLimits, JobState
 from shadow.core.tasks import QueuedMessage, TaskId
-from shadow.db import jobs, messages, tasks
+from shadow.db import claims, jobs, messages, tasks
 from shadow.db.database import Database, Fence, Transaction
 from shadow.db.engines import PAUSED_S
 from shadow.db.errors import LeaseLost
@@ -310,7 +310,7 @@ async def test_a_handler_whose_lease_was_taken_is_cancelled_and_writes_nothing(d
         # As if the lease had run out and another worker had come.
         async with database.write() as transaction:
             await jobs.hand_back(transaction, Fence(job_id=job_id, epoch=1))
-            await jobs.claim(
+            await claims.claim(
                 transaction,
                 worker="other",
                 host="here",

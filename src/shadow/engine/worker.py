@@ -15,7 +15,7 @@ from shadow.core.concurrency import task_group
 from shadow.core.errors import Broken, ShadowError, error_from_code
 from shadow.core.ids import make_id
 from shadow.core.jobs import Job, JobId, JobLimits, JobState
-from shadow.db import jobs
+from shadow.db import claims, jobs
 from shadow.db.database import Database, Fence
 from shadow.db.errors import CommitUnknown, LeaseLost
 from shadow.db.feed import SAFETY_NET_S, Subscription
@@ -126,7 +126,7 @@ class Worker:
                 for held in list(self._held):
                     self._heed(held, *signs.get(held.job.id, (None, False)))
             if self._free_slots():
-                is_due, next_at = await jobs.upcoming(
+                is_due, next_at = await claims.upcoming(
                     connection, now, host=self._host, kinds=self._handlers, task_id=self._task_id
                 )
         if is_due:
@@ -147,7 +147,7 @@ class Worker:
         async with self._database.write() as transaction:
             if self._task_id is None:
                 await add_due(transaction, kinds=self._handlers, make_job_id=self._make_job_id)
-            taken = await jobs.claim(
+            taken = await claims.claim(
                 transaction,
                 worker=self._name,
                 host=self._host,
