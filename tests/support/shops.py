@@ -78,6 +78,11 @@ async def jobs_of(database: Database, task_id: TaskId, *, open_only: bool = Fals
         return list(await jobs.of_task(connection, task_id, open_only=open_only))
 
 
+async def add_job(asked: Tasks, task: Task, kind: str, **payload: object) -> Job:
+    async with asked.database.write() as transaction:
+        return await asked.add_job(transaction, task, kind, **payload)
+
+
 async def leave_half_done(asked: Tasks, task: Task, kind: str, recorded: Mapping[str, str]) -> None:
     """A job of the task, as a worker leaves it that was killed when these steps were on record. Their results: JSON."""
     async with asked.database.write() as transaction:
