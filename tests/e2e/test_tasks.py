@@ -225,9 +225,8 @@ def test_rolling_back_restores_files_conversation_and_commit(cli: ShadowCli, sou
 def test_a_message_during_a_run_that_would_end_its_task_is_heard_first(
     cli: ShadowCli, source: Path, tmp_path: Path
 ) -> None:
-    model = script(
-        tmp_path, shell("touch up; while [ ! -e go ]; do sleep 0.05; done; rm up go"), finish(), finish("Two.")
-    )
+    first = shell("while [ ! -e go ]; do sleep 0.05; done; rm go; echo two >> a.txt")
+    model = script(tmp_path, first, finish(), shell("echo three >> a.txt"), finish())
     with cli.start("run", str(source), "x", "--model", model, "--json") as process:
         assert process.stdout is not None
         while json.loads(process.stdout.readline())["kind"] != "command_started":
@@ -238,6 +237,7 @@ def test_a_message_during_a_run_that_would_end_its_task_is_heard_first(
         process.communicate(timeout=DEADLINE_S)
     runs = [event["message"]["text"] for event in events(cli, task) if event["kind"] == "run_started"]
     assert runs == ["x", "and this"]
+    assert git(source, "show", f"{branch_of(source)}:a.txt") == "one\ntwo\nthree"
     assert (state(cli, task)["state"], state(cli, task)["workspace_id"]) == ("archived", None)
     assert cli.json("task", "queue", task) == {"messages": []}
 

@@ -41,7 +41,9 @@ def other_host(task_id: TaskId, host: str | None) -> OtherHost:
     )
 
 
-async def watch_for_its_host(database: Database, task_id: TaskId, host: str | None) -> NoReturn:
+async def watch_for_its_host(
+    database: Database, task_id: TaskId, host: str | None, *, within_s: float = COMES_WITHIN_S
+) -> NoReturn:
     """While somebody waits for a task that workers of another host may have to bring forward.
 
     Raises: OtherHost: nobody is at it, and nobody will be or has been for a while.
@@ -54,7 +56,7 @@ async def watch_for_its_host(database: Database, task_id: TaskId, host: str | No
         first = open_jobs[0] if open_jobs else None
         if host is None or first is None or first.host in (None, host) or (first.lease_until or 0) > now:
             waited_s = 0.0
-        elif waited_s >= COMES_WITHIN_S or not database.is_shared:
+        elif waited_s >= within_s or not database.is_shared:
             raise other_host(task_id, first.host)
         await asyncio.sleep(_LOOK_EVERY_S)
         waited_s += _LOOK_EVERY_S
