@@ -198,6 +198,13 @@ async def open_tasks(settings: Settings) -> AsyncGenerator["Tasks"]:
         )
 
 
+def has_database(settings: Settings) -> bool:
+    """Whether there may be tasks, without a look into it."""
+    from shadow.db.engines import FILE
+
+    return bool(settings.database_url.get_secret_value()) or (settings.data_dir / FILE).exists()
+
+
 def host_name(data_dir: Path) -> str:
     """Names this host and data directory, where local workspaces are, for good. Raises: Denied."""
     path = data_dir / "host"

@@ -85,6 +85,11 @@ class Database:
         self._listening = Listening(self._connections, name=os.urandom(8).hex(), writing=self._writing)
         self.feed = Feed(None if self._connections.is_in_memory else self._listening)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes of other hosts may work with it."""
+        return not self._is_sqlite
+
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         with Translated():

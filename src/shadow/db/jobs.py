@@ -186,8 +186,8 @@ async def request_stop(transaction: Transaction, job_id: JobId) -> None:
     transaction.tell(JOBS)
 
 
-async def pin(transaction: Transaction, task_id: TaskId, host: str) -> None:
-    """What is still to be done for a task only workers of ``host`` may do from now on."""
+async def pin(transaction: Transaction, task_id: TaskId, host: str | None) -> None:
+    """What is still to be done for a task only workers of ``host`` may do from now on; ``None``: any may."""
     await transaction.connection.execute(
         update(jobs).where(jobs.c.task_id == task_id, jobs.c.state.in_(_OPEN)).values(host=host)
     )

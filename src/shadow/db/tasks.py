@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.errors import Conflict, NotFound
+from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import Task, TaskId, TaskState, TaskStep, step
 from shadow.db.codec import decode_checkout, encode_checkout
 from shadow.db.database import Transaction
@@ -80,6 +81,15 @@ async def find(connection: AsyncConnection, reference: str, *, owner: str | None
     if len(rows) > 1 and not exact:
         raise Conflict(f"{reference!r} may mean several tasks.", mend="Give more of the id.")
     return _task((exact or list(rows))[0])
+
+
+async def of_workspace(connection: AsyncConnection, workspace_id: WorkspaceId, *, for_update: bool) -> Task | None:
+    """The one that works in it. ``for_update``: as for ``get``."""
+    query = select(tasks).where(tasks.c.workspace_id == workspace_id)
+    if for_update:
+        query = query.with_for_update(key_share=True)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return None if row is None else _task(row)
 
 
 async def newest(

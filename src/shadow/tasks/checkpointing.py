@@ -96,7 +96,7 @@ class RollingBack(Handler):
                 )
                 await executor.git_restore(target, operation=operation(executor, context.job.id, "restore"))
                 details.append(f"to {wanted.id}, before event {wanted.seq + 1}")
-        if task.state is TaskState.HIBERNATED and task.workspace_id is not None:
+        if (await shop.task(context)).state is TaskState.HIBERNATED and task.workspace_id is not None:
             await shop.manager.hibernate(task.workspace_id, keep_s=KEPT_LEASE_S)
 
         async def tell(transaction: Transaction) -> None:

@@ -19,7 +19,7 @@ from shadow.agent.toolbox import Bench, Toolbox
 from shadow.agent.tools.all import make_tools
 from shadow.core.conversation import Usage, UserMessage
 from shadow.core.errors import NotFound, ShadowError
-from shadow.core.events import RunFinished, RunStarted, TaskEvent, active
+from shadow.core.events import Recorded, RunFinished, RunStarted, StateChanged, StepFinished, TaskEvent, active
 from shadow.core.tasks import Task, TaskState, TaskStep
 from shadow.core.workspaces import WorkspaceState
 from shadow.db import events, jobs, messages, tasks
@@ -30,7 +30,7 @@ from shadow.engine.retries import RetryPolicy
 from shadow.execution.interface import ToolExecutor
 from shadow.tasks.checkpointing import Checkpointing
 from shadow.tasks.handing_out import HandingOut
-from shadow.tasks.service import ARCHIVE, RUN
+from shadow.tasks.service import ARCHIVE, DELETE, RUN
 from shadow.tasks.services import start_services
 from shadow.tasks.steps import Step, step
 from shadow.tasks.values import ProjectConfig, RunOptions, TaskSettings, settings_from_json
@@ -51,7 +51,7 @@ class Begun:
     """Of the run, from 1."""
     text: str
     slept: bool
-    """Whether nothing of the workspace was running before."""
+    """Whether it was put to sleep and no run has woken it since: who only looked at it starts nothing."""
 
 
 class QueueMoved(Exception):
@@ -115,8 +115,10 @@ class Running(Handler):
         task = await self._shop.task(context)
         waiting = await self._shop.tasks.queue(task.id)
 
+        async with context.database.read() as connection:
+            slept = is_asleep(await events.of_kinds(connection, task.id, ("state_changed", "step_finished")))
+
         async def first() -> dict[str, Any] | None:
-            slept = task.state is TaskState.HIBERNATED
             return {"number": task.runs + 1, "text": waiting[0].text, "slept": slept} if waiting else None
 
         async def take(transaction: Transaction, begun: dict[str, Any] | None) -> None:
@@ -145,10 +147,12 @@ class Running(Handler):
             await shop.tasks.move(transaction, task.id, TaskStep.END_RUN)
             await events.append(transaction, task.id, [finished])
             waiting = await messages.queue(transaction.connection, task.id)
+            others = await jobs.of_task(transaction.connection, task.id, open_only=True)
+            if any(job.kind in (ARCHIVE, DELETE) for job in others):
+                return
             if is_over and not waiting:
                 await shop.tasks.add_job(transaction, task, ARCHIVE)
                 return
-            others = await jobs.of_task(transaction.connection, task.id, open_only=True)
             # Who stopped the agent wants to look first, unless they said something with it.
             follows = any(job.kind == RUN and job.id != context.job.id for job in others)
             stopped = (await jobs.get(transaction.connection, context.job.id)).stop_requested
@@ -274,6 +278,20 @@ class Running(Handler):
 
 
 async def _nothing() -> None: ...
+
+
+def is_asleep(told: Sequence[Recorded]) -> bool:
+    """Whether nothing has woken it since it was put to sleep, as a run does: with what belongs to it."""
+    asleep = False
+    for recorded in told:
+        match recorded.event:
+            case StateChanged(state=TaskState.HIBERNATED):
+                asleep = True
+            case StepFinished(name=Step.WAKE_WORKSPACE):
+                asleep = False
+            case _:
+                continue
+    return asleep
 
 
 def fresh_state(model: Model, toolbox: Toolbox, limits: RunLimits, *, instructions: str) -> RunState:
