@@ -148,6 +148,8 @@ class CommandStarted:
 
     call_id: str
     command_id: str
+    background: bool = False
+    """Whether the call does not wait for its end."""
     kind: Literal["command_started"] = "command_started"
 
 
@@ -167,6 +169,7 @@ class CommandOutput:
 class ToolFinished:
     result: ToolResult
     took_ms: float
+    """Of the run's time, over all workers that were at it."""
     is_fault: bool = False
     """Whether the call itself was wrong: no such tool, or arguments that are none."""
     kind: Literal["tool_finished"] = "tool_finished"

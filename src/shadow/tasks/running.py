@@ -6,20 +6,23 @@ flight is asked of the workspace by its operation. Commit, check and delivery ar
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from shadow.agent.loop import ModelFacts, RunLimits, RunState, RunStatus
 from shadow.agent.model import Model
 from shadow.agent.prompts.instructions import Facts, instructions
-from shadow.agent.rebuilding import fold, interrupted_step
+from shadow.agent.rebuilding import InterruptedStep, fold, interrupted_step
 from shadow.agent.runner import Agent, run
 from shadow.agent.task_log import TaskLog
 from shadow.agent.toolbox import Bench, Toolbox
 from shadow.agent.tools.all import make_tools
+from shadow.core.commands import Lost
 from shadow.core.conversation import Usage, UserMessage
 from shadow.core.errors import NotFound, ShadowError
 from shadow.core.events import RunFinished, RunStarted, TaskEvent, active
+from shadow.core.ids import CommandId
 from shadow.core.tasks import Task, TaskState, TaskStep
 from shadow.core.workspaces import WorkspaceState
 from shadow.db import events, jobs, messages, tasks
@@ -241,7 +244,8 @@ class Running(Handler):
         await log.flush()
         told: Sequence[TaskEvent] = [one.event for one in active(await self._shop.tasks.events(task.id))]
         state = fold(fresh, told)
-        interrupted = interrupted_step(told, step=state.steps)
+        interrupted = await timed(interrupted_step(told, step=state.steps), executor, now=self._shop.clock())
+        state = replace(state, elapsed_s=state.elapsed_s + sum(interrupted.spent_s.values()))
         bench.commands += interrupted.commands
         bench.todo = interrupted.todo
         bench.told_to.update(interrupted.told_to)
@@ -274,6 +278,17 @@ class Running(Handler):
 
 
 async def _nothing() -> None: ...
+
+
+async def timed(step: InterruptedStep, executor: ToolExecutor, *, now: float) -> InterruptedStep:
+    """With how long its calls' commands have run: they went on though nobody waited for them."""
+    spent_s: dict[str, float] = {}
+    for call_id, command_id in step.waited_for.items():
+        with suppress(NotFound):  # the call is made again, and says so
+            command = await executor.get_command(CommandId(command_id))
+            if not isinstance(command.ending, Lost):
+                spent_s[call_id] = max(0.0, (command.ended_at or now) - command.started_at)
+    return replace(step, spent_s=spent_s)
 
 
 def fresh_state(model: Model, toolbox: Toolbox, limits: RunLimits, *, instructions: str) -> RunState:
