@@ -171,7 +171,7 @@ class Running(Handler):
         began = time.monotonic()
         await self._wake(context, task, project, begun, log)
         async with shop.attached(task) as executor, shop.open_model(task.model) as model:
-            checkpointing = Checkpointing(shop, context, task, executor, log, run=begun.number)
+            checkpointing = Checkpointing(context, task, executor, log, run=begun.number)
             if START not in context.recorded:
                 await context.step(CHECKPOINT, checkpointing.take)
                 await self._start(context, task, begun)

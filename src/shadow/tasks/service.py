@@ -5,7 +5,17 @@ from dataclasses import dataclass, field, replace
 
 from shadow.core.conversation import Usage
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
-from shadow.core.events import QueueChanged, Recorded, RolledBack, RunFinished, StateChanged, TaskCreated, Waiting
+from shadow.core.events import (
+    CheckpointFailed,
+    QueueChanged,
+    Recorded,
+    RolledBack,
+    RunFinished,
+    RunStarted,
+    StateChanged,
+    TaskCreated,
+    Waiting,
+)
 from shadow.core.ids import make_id
 from shadow.core.jobs import Job, JobId, JobState, NewJob
 from shadow.core.repositories import LocalRepository, RemoteRepository, Repository
@@ -263,11 +273,22 @@ class Tasks:
             return await checkpoints.all_of(connection, task_id)
 
     async def before_run(self, task_id: TaskId, run: int) -> str:
-        """The checkpoint that was taken before that run. Raises: NotFound."""
-        found = [checkpoint.id for checkpoint in await self.checkpoints(task_id) if checkpoint.run == run]
-        if not found:
-            raise NotFound(f"There is no checkpoint before run {run}.", mend="`shadow task checkpoints` lists them.")
-        return found[0]
+        """The last checkpoint from before anything of that run. Raises: NotFound: there is none, and why."""
+        recorded, taken = await self.events(task_id), await self.checkpoints(task_id)
+        starts = [one.seq for one in recorded if isinstance(one.event, RunStarted) and one.event.run == run]
+        if not starts:
+            raise NotFound(f"The task {task_id} has no run {run}.", mend="`shadow task show` tells of its runs.")
+        before = [checkpoint for checkpoint in taken if checkpoint.seq < starts[0]]
+        if before and before[-1].run == run:
+            return before[-1].id
+        said = recorded[starts[0] - 2].event
+        why = f" ({said.message})" if isinstance(said, CheckpointFailed) else ""
+        raise NotFound(
+            f"No checkpoint could be taken before run {run}{why}.",
+            mend=f"The last one before it is {before[-1].id}."
+            if before
+            else "`shadow task checkpoints` lists those there are.",
+        )
 
     async def roll_back(self, task_id: TaskId, reference: str, *, message: str | None = None) -> Checkpoint:
         """Conversation, files and commit as they were at a checkpoint; then ``message``, in place of what was said there.
