@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.errors import Conflict, NotFound
+from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import Task, TaskId, TaskState, TaskStep, step
 from shadow.db.codec import decode_checkout, encode_checkout
 from shadow.db.database import Transaction
@@ -102,15 +103,30 @@ async def newest(
     return [_task(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def unchanged_since(connection: AsyncConnection, at: float, *, states: Collection[TaskState]) -> Sequence[Task]:
-    """Those in one of ``states`` with which nothing has happened since ``at``, longest first."""
+async def unchanged_since(
+    connection: AsyncConnection, at: float, *, states: Collection[TaskState], host: str | None
+) -> Sequence[Task]:
+    """Those in one of ``states``, on ``host`` or none, with which nothing has happened since ``at``, longest first."""
+    here = tasks.c.host.is_(None) | (tasks.c.host == host)
     query = (
         select(tasks)
-        .where(tasks.c.state.in_([state.value for state in states]), tasks.c.updated_at < at)
+        .where(here, tasks.c.state.in_([state.value for state in states]), tasks.c.updated_at < at)
         .order_by(tasks.c.updated_at)
         .limit(PAGE)
     )
     return [_task(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def with_workspace(
+    connection: AsyncConnection, *, host: str | None, states: Collection[TaskState]
+) -> Sequence[tuple[TaskId, WorkspaceId, float]]:
+    """Id, workspace and last change of each task in one of ``states`` whose workspace is on ``host``."""
+    query = select(tasks.c.id, tasks.c.workspace_id, tasks.c.updated_at).where(
+        tasks.c.workspace_id.is_not(None),
+        tasks.c.host.is_not_distinct_from(host),
+        tasks.c.state.in_([state.value for state in states]),
+    )
+    return [(TaskId(id_), WorkspaceId(workspace_id), at) for id_, workspace_id, at in await connection.execute(query)]
 
 
 async def count_live(connection: AsyncConnection, *, owner: str) -> int:

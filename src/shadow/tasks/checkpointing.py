@@ -64,7 +64,7 @@ class Checkpointing:
         self._last = taken
 
     async def _put_down(self) -> GitCheckpoint:
-        """Named by its number: whoever dies before it is on record leaves a ref that the next one, in whichever run, takes over."""
+        """Named by its number: a ref that was left before its row was written is taken over by the next one, in whichever run."""
         async with self._context.database.read() as connection:
             number = await checkpoints.count(connection, self._task.id)
         try:

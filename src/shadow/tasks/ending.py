@@ -11,6 +11,7 @@ from shadow.engine.context import Handler, JobContext
 from shadow.tasks.workshop import KEPT_LEASE_S, Workshop
 
 CLEAN_UP_EVERY_S = 60.0
+_WAITING = LIVE_STATES - {TaskState.STARTING, TaskState.RUNNING}
 FORGET_JOBS_AFTER_S = 7 * 24 * 3600.0
 """Those of no task; a task's go with it."""
 
@@ -87,7 +88,7 @@ class CleanupPolicy:
 
 
 class CleaningUp(Handler):
-    """Asks for what the policy says, a task at a time; and puts on record which workspaces are gone.
+    """Asks for what the policy says, a task at a time, of those on this host; and puts on record which workspaces are gone.
 
     The other side needs no look: a workspace that no row names was made with a short lease, or was let go of, and ends by it.
     """
@@ -119,7 +120,7 @@ class CleaningUp(Handler):
                 continue
             async with context.write() as transaction:
                 at = transaction.now - after_s
-                found = await tasks.unchanged_since(transaction.connection, at, states=states)
+                found = await tasks.unchanged_since(transaction.connection, at, states=states, host=ask.host)
             for task in found:
                 try:
                     if await self._is_in_use(task):
@@ -146,12 +147,10 @@ class CleaningUp(Handler):
     async def _note_lost(self, context: JobContext) -> int:
         """Tasks that wait and whose workspace is not there any more: its lease ended, or somebody removed it."""
         async with context.database.read() as connection:
-            waiting = await tasks.newest(connection, states=LIVE_STATES - {TaskState.STARTING, TaskState.RUNNING})
+            waiting = await tasks.with_workspace(connection, host=self._shop.tasks.host, states=_WAITING)
         lost = 0
-        for task in waiting:
-            if task.workspace_id is None or task.host != self._shop.tasks.host:
-                continue
-            if not await self._shop.is_there(task.workspace_id):
-                await self._shop.tasks.archive(task.id, unchanged_since=task.updated_at)
+        for task_id, workspace_id, updated_at in waiting:
+            if not await self._shop.is_there(workspace_id):
+                await self._shop.tasks.archive(task_id, unchanged_since=updated_at)
                 lost += 1
         return lost

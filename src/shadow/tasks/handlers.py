@@ -19,5 +19,5 @@ def make_handlers(shop: Workshop, policy: CleanupPolicy) -> Mapping[str, Handler
         service.HIBERNATE: Hibernating(shop),
         service.ARCHIVE: Archiving(shop),
         service.DELETE: Deleting(shop),
-        service.CLEAN_UP: CleaningUp(shop, policy),
+        service.clean_up_of(shop.tasks.host): CleaningUp(shop, policy),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from shadow.core.conversation import Usage
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
@@ -41,7 +42,11 @@ ROLL_BACK = "roll_back"
 HIBERNATE = "hibernate"
 ARCHIVE = "archive"
 DELETE = "delete"
-CLEAN_UP = "clean_up"
+
+
+def clean_up_of(host: str | None) -> str:
+    """The kind of the job that looks after the tasks of ``host``: only its own workers can see what became of them there."""
+    return f"clean_up_{sha256((host or '').encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,9 +354,9 @@ class Tasks:
             await self.add_job(transaction, task, kind)
 
     async def clean_up(self, transaction: Transaction) -> Job:
-        """Have the policies looked after now, whatever the schedule says."""
+        """Have the policies looked after on this host now, whatever the schedule says."""
         job_id = JobId(make_id("job", entropy=self.entropy(12)))
-        return await jobs.add(transaction, NewJob(kind=CLEAN_UP, payload={}, priority=1), job_id=job_id)
+        return await jobs.add(transaction, NewJob(kind=clean_up_of(self.host), payload={}, priority=1), job_id=job_id)
 
     # Looking
 
