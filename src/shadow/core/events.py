@@ -74,6 +74,22 @@ class StepFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    """It is tried again by itself: a job of the task, or one of its steps."""
+
+    what: str
+    code: str
+    message: str
+    attempt: int
+    """Which one failed, from 1."""
+    attempts: int
+    """How many there are at most."""
+    wait_s: float
+    """Until the next one."""
+    kind: Literal["attempt_failed"] = "attempt_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFailed:
     """Its workspace could not be made ready."""
 
@@ -314,6 +330,7 @@ TaskEvent = (
     | StepStarted
     | StepFinished
     | StepFailed
+    | AttemptFailed
     | TaskFailed
     | RunStarted
     | ModelAsked

@@ -10,10 +10,10 @@ from shadow.core.ids import make_id
 from shadow.core.tasks import Checkpoint, Task, TaskState
 from shadow.db import checkpoints, events
 from shadow.db.database import Transaction
-from shadow.engine.context import Handler, JobContext
+from shadow.engine.context import JobContext
 from shadow.execution.interface import ToolExecutor
 from shadow.tasks.steps import Step, step
-from shadow.tasks.workshop import KEPT_LEASE_S, Workshop, operation
+from shadow.tasks.workshop import KEPT_LEASE_S, TaskHandler, operation
 
 MAX_CHANGES = 100
 """Of files, in one event."""
@@ -88,11 +88,8 @@ def _name(*parts: object) -> str:
     return make_id("cp", entropy=sha256(" ".join(map(str, parts)).encode()).digest()[:12])
 
 
-class RollingBack(Handler):
+class RollingBack(TaskHandler):
     """The job that returns to a checkpoint. Where the task stands now becomes one itself, so that nothing is out of reach."""
-
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
 
     async def run(self, context: JobContext) -> None:
         shop = self._shop

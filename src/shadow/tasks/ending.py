@@ -8,7 +8,7 @@ from shadow.core.workspaces import WorkspaceState
 from shadow.db import jobs, messages, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
-from shadow.tasks.workshop import KEPT_LEASE_S, Workshop
+from shadow.tasks.workshop import KEPT_LEASE_S, TaskHandler, Workshop
 
 CLEAN_UP_EVERY_S = 60.0
 _WAITING = LIVE_STATES - {TaskState.STARTING, TaskState.RUNNING}
@@ -16,10 +16,7 @@ FORGET_JOBS_AFTER_S = 7 * 24 * 3600.0
 """Those of no task; a task's go with it."""
 
 
-class Hibernating(Handler):
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
-
+class Hibernating(TaskHandler):
     async def run(self, context: JobContext) -> None:
         task = await self._shop.task(context)
         if task.state is not TaskState.IDLE:
@@ -33,11 +30,8 @@ class Hibernating(Handler):
         context.finish_with(tell)
 
 
-class Archiving(Handler):
+class Archiving(TaskHandler):
     """Everything but the log goes, artifacts stay."""
-
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
 
     async def run(self, context: JobContext) -> None:
         task = await self._shop.task(context)
@@ -56,11 +50,8 @@ class Archiving(Handler):
         context.finish_with(tell)
 
 
-class Deleting(Handler):
+class Deleting(TaskHandler):
     """The last job of a task."""
-
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
 
     async def run(self, context: JobContext) -> None:
         task = await self._shop.task(context)

@@ -28,7 +28,7 @@ from shadow.core.workspaces import WorkspaceState
 from shadow.db import events, jobs, messages, tasks
 from shadow.db.codec import decode_event, encode_event
 from shadow.db.database import Transaction
-from shadow.engine.context import Handler, JobContext, Stopped
+from shadow.engine.context import JobContext, Stopped
 from shadow.engine.retries import RetryPolicy
 from shadow.execution.interface import ToolExecutor
 from shadow.tasks.checkpointing import Checkpointing
@@ -38,7 +38,7 @@ from shadow.tasks.services import start_services
 from shadow.tasks.steps import Step, step
 from shadow.tasks.values import ProjectConfig, RunOptions, TaskSettings, settings_from_json
 from shadow.tasks.watching import egress_told, start_egress
-from shadow.tasks.workshop import Workshop, operation
+from shadow.tasks.workshop import TaskHandler, operation
 
 BEGIN = "BEGIN"
 CHECKPOINT = "CHECKPOINT"
@@ -61,10 +61,7 @@ class QueueMoved(Exception):
     """What is first in the queue is not what was."""
 
 
-class Running(Handler):
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
-
+class Running(TaskHandler):
     async def run(self, context: JobContext) -> dict[str, Any] | None:
         begun = await self._begin(context)
         if begun is None:
