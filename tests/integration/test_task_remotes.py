@@ -12,7 +12,7 @@ import yaml
 
 from shadow.bootstrap import make_manager, make_worker, open_tasks
 from shadow.core.errors import Unavailable
-from shadow.core.events import AttemptFailed, RunFinished, TaskEvent, WorkDelivered
+from shadow.core.events import AttemptFailed, RunFinished, TaskEvent, TaskFailed, WorkDelivered
 from shadow.core.repositories import parse_repository
 from shadow.core.tasks import Task, TaskState
 from shadow.settings import Settings
@@ -136,6 +136,15 @@ async def test_a_delivery_that_waits_can_be_stopped_and_the_next_run_delivers(
         await tasks.send(task.id, "Go on", model=f"scripted:{again}")
         delivered = await told(tasks, task, WorkDelivered)
         assert [change.path for change in delivered.changes] == ["a.txt", "go"]
+
+
+async def test_a_mistyped_host_fails_the_start_at_once(tmp_path: Path, server: GitServer) -> None:
+    server.url = "https://githib.invalid"
+    async with at_work(tmp_path) as (tasks, _):
+        task = await made(tasks, tmp_path, server, FINISH)
+        failed = await told(tasks, task, TaskFailed)
+        assert "githib.invalid" in failed.message
+        assert not any(isinstance(one.event, AttemptFailed) for one in await tasks.events(task.id))
 
 
 async def test_the_wait_is_bounded() -> None:

@@ -75,12 +75,13 @@ class Lines:
                 detail = f"  {printable(event.detail)}" if event.detail else ""
                 self._line(f"✓ {event.name:<20} {event.took_ms:>6.0f} ms{detail}", "dim")
             case StepFailed():
+                said = "as before" if event.message == self._failure else printable(event.message)
                 self._failure = event.message
-                self._line(f"✗ {event.name:<20} {event.took_ms:>6.0f} ms  {printable(event.message)}", "red")
+                self._line(f"✗ {event.name:<20} {event.took_ms:>6.0f} ms  {said}", "red")
             case AttemptFailed():
-                said = "" if event.message == self._failure else f"{printable(event.message)[:200]} "
+                said = "" if event.message == self._failure else f"{printable(event.message)[:200]}: "
                 count = f"attempt {event.attempt} of {event.attempts}"
-                self._line(f"… {said}({count}): tried again in {event.wait_s:.0f} s", "yellow")
+                self._line(f"… {said}{count} failed, the next is in {event.wait_s:.0f} s", "yellow")
             case RunStarted():
                 self._line("")
             case TextAdded():

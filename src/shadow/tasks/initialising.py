@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from shadow.agent.task_log import TaskLog
 from shadow.core.commands import CommandSpec, Exited, shell
-from shadow.core.errors import Rejected, ShadowError
+from shadow.core.errors import NotFound, Rejected, ShadowError
 from shadow.core.events import TaskFailed
 from shadow.core.repositories import Repository, parse_repository
 from shadow.core.tasks import Task, TaskStep
@@ -19,6 +19,7 @@ from shadow.db import events, jobs, messages, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import JobContext
 from shadow.execution.interface import ToolExecutor
+from shadow.scm.failures import HostUnknown
 from shadow.scm.repositories import Source
 from shadow.tasks.checking import shown_ending
 from shadow.tasks.project import read_project_config
@@ -138,7 +139,12 @@ class Initialising(TaskHandler):
             opening = self._shop.repositories.opened(
                 self._repository(task), branch=settings.branch, depth=settings.depth, about=task.title
             )
-            source = await opening.__aenter__()
+            try:
+                source = await opening.__aenter__()
+            except HostUnknown as error:  # most likely mistyped, and nothing is lost by asking whoever typed it
+                raise NotFound(
+                    error.message, mend="Check the host's name; `shadow task resume` tries again."
+                ) from error
             details.append(f"{source.checkout.base_branch or 'detached'} at {source.checkout.base_commit[:12]}")
         try:
             yield source
