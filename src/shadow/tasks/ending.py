@@ -11,17 +11,15 @@ from shadow.db import jobs, messages, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
 from shadow.tasks.elsewhere import is_elsewhere, leave_to_its_host
-from shadow.tasks.workshop import KEPT_LEASE_S, Workshop
+from shadow.tasks.workshop import KEPT_LEASE_S, TaskHandler, Workshop
 
 CLEAN_UP_EVERY_S = 60.0
+_WAITING = LIVE_STATES - {TaskState.STARTING, TaskState.RUNNING}
 FORGET_JOBS_AFTER_S = 7 * 24 * 3600.0
 """Those of no task; a task's go with it."""
 
 
-class Hibernating(Handler):
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
-
+class Hibernating(TaskHandler):
     async def run(self, context: JobContext) -> None:
         task = await self._shop.task(context)
         if task.state is not TaskState.IDLE or context.stop.is_set():
@@ -38,11 +36,8 @@ class Hibernating(Handler):
         context.finish_with(tell)
 
 
-class Archiving(Handler):
+class Archiving(TaskHandler):
     """Everything but the log goes, artifacts stay."""
-
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
 
     async def run(self, context: JobContext) -> None:
         task = await self._shop.task(context)
@@ -64,11 +59,8 @@ class Archiving(Handler):
         context.finish_with(tell)
 
 
-class Deleting(Handler):
+class Deleting(TaskHandler):
     """The last job of a task."""
-
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
 
     async def run(self, context: JobContext) -> None:
         task = await self._shop.task(context)
@@ -113,7 +105,7 @@ class CleanupPolicy:
 
 
 class CleaningUp(Handler):
-    """Asks for what the policy says, a task at a time; and puts on record which workspaces are gone.
+    """Asks for what the policy says, a task at a time, of those on this host; and puts on record which workspaces are gone.
 
     The other side needs no look: a workspace that no row names was made with a short lease, or was let go of, and ends by it.
     """
@@ -145,7 +137,7 @@ class CleaningUp(Handler):
                 continue
             async with context.write() as transaction:
                 at = transaction.now - after_s
-                found = await tasks.unchanged_since(transaction.connection, at, states=states)
+                found = await tasks.unchanged_since(transaction.connection, at, states=states, host=ask.host)
             for task in found:
                 try:
                     if await self._is_in_use(task):
@@ -163,7 +155,8 @@ class CleaningUp(Handler):
         """Tasks whose state waits for a worker that was lost for good."""
         async with context.database.read() as connection:
             at = await context.database.now(connection) - CLEAN_UP_EVERY_S
-            busy = await tasks.unchanged_since(connection, at, states={TaskState.STARTING, TaskState.RUNNING})
+            states = {TaskState.STARTING, TaskState.RUNNING}
+            busy = await tasks.unchanged_since(connection, at, states=states, host=self._shop.tasks.host)
         for task in busy:
             with suppress(NotFound):
                 await self._shop.tasks.mend(task.id)
@@ -182,12 +175,10 @@ class CleaningUp(Handler):
     async def _note_lost(self, context: JobContext) -> int:
         """Tasks that wait and whose workspace is not there any more: its lease ended, or somebody removed it."""
         async with context.database.read() as connection:
-            waiting = await tasks.newest(connection, states=LIVE_STATES - {TaskState.STARTING, TaskState.RUNNING})
+            waiting = await tasks.with_workspace(connection, host=self._shop.tasks.host, states=_WAITING)
         lost = 0
-        for task in waiting:
-            if task.workspace_id is None or task.host != self._shop.tasks.host:
-                continue
-            if not await self._shop.is_there(task.workspace_id):
-                await self._shop.tasks.archive(task.id, unchanged_since=task.updated_at)
+        for task_id, workspace_id, updated_at in waiting:
+            if not await self._shop.is_there(workspace_id):
+                await self._shop.tasks.archive(task_id, unchanged_since=updated_at)
                 lost += 1
         return lost

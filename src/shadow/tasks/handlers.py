@@ -20,5 +20,5 @@ def make_handlers(shop: Workshop, policy: CleanupPolicy) -> Mapping[str, Handler
         service.ARCHIVE: Archiving(shop),
         service.DELETE: Deleting(shop),
         elsewhere.FREE: Freeing(shop),
-        service.CLEAN_UP: CleaningUp(shop, policy),
+        service.clean_up_of(shop.tasks.host): CleaningUp(shop, policy),
     }

@@ -3,10 +3,21 @@
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from shadow.core.conversation import Usage
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
-from shadow.core.events import QueueChanged, Recorded, RolledBack, RunFinished, StateChanged, TaskCreated, Waiting
+from shadow.core.events import (
+    CheckpointFailed,
+    QueueChanged,
+    Recorded,
+    RolledBack,
+    RunFinished,
+    RunStarted,
+    StateChanged,
+    TaskCreated,
+    Waiting,
+)
 from shadow.core.ids import WorkspaceId, make_id
 from shadow.core.jobs import Job, JobId, JobState, NewJob
 from shadow.core.repositories import LocalRepository, RemoteRepository, Repository
@@ -33,7 +44,11 @@ ROLL_BACK = "roll_back"
 HIBERNATE = "hibernate"
 ARCHIVE = "archive"
 DELETE = "delete"
-CLEAN_UP = "clean_up"
+
+
+def clean_up_of(host: str | None) -> str:
+    """The kind of the job that looks after the tasks of ``host``: only its own workers can see what became of them there."""
+    return f"clean_up_{sha256((host or '').encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,11 +300,22 @@ class Tasks:
             return await checkpoints.all_of(connection, task_id)
 
     async def before_run(self, task_id: TaskId, run: int) -> str:
-        """The checkpoint that was taken before that run. Raises: NotFound."""
-        found = [checkpoint.id for checkpoint in await self.checkpoints(task_id) if checkpoint.run == run]
-        if not found:
-            raise NotFound(f"There is no checkpoint before run {run}.", mend="`shadow task checkpoints` lists them.")
-        return found[0]
+        """The last checkpoint from before anything of that run. Raises: NotFound: there is none, and why."""
+        recorded, taken = await self.events(task_id), await self.checkpoints(task_id)
+        starts = [one.seq for one in recorded if isinstance(one.event, RunStarted) and one.event.run == run]
+        if not starts:
+            raise NotFound(f"The task {task_id} has no run {run}.", mend="`shadow task show` tells of its runs.")
+        before = [checkpoint for checkpoint in taken if checkpoint.seq < starts[0]]
+        if before and before[-1].run == run:
+            return before[-1].id
+        said = recorded[starts[0] - 2].event
+        why = f" ({said.message})" if isinstance(said, CheckpointFailed) else ""
+        raise NotFound(
+            f"No checkpoint could be taken before run {run}{why}.",
+            mend=f"The last one before it is {before[-1].id}."
+            if before
+            else "`shadow task checkpoints` lists those there are.",
+        )
 
     async def roll_back(self, task_id: TaskId, reference: str, *, message: str | None = None) -> Checkpoint:
         """Conversation, files and commit as they were at a checkpoint; then ``message``, in place of what was said there.
@@ -368,9 +394,9 @@ class Tasks:
             await self.add_job(transaction, task, kind)
 
     async def clean_up(self, transaction: Transaction) -> Job:
-        """Have the policies looked after now, whatever the schedule says."""
+        """Have the policies looked after on this host now, whatever the schedule says."""
         job_id = JobId(make_id("job", entropy=self.entropy(12)))
-        return await jobs.add(transaction, NewJob(kind=CLEAN_UP, payload={}, priority=1), job_id=job_id)
+        return await jobs.add(transaction, NewJob(kind=clean_up_of(self.host), payload={}, priority=1), job_id=job_id)
 
     # Looking
 
