@@ -1,6 +1,7 @@
 """Tasks of another host: its workers do what needs the workspace, where they can come at all; letting go needs none of them."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -11,18 +12,16 @@ from shadow.core.errors import NotFound
 from shadow.core.jobs import JobState
 from shadow.core.tasks import TaskState
 from shadow.core.workspaces import WorkspaceSpec
-from shadow.db import jobs
 from shadow.db.database import Database
 from shadow.db.tables import jobs as table
 from shadow.execution.mock.manager import MockWorkspaceManager
 from shadow.tasks import service
 from shadow.tasks.elsewhere import FREE, OtherHost, watch_for_its_host
 from shadow.tasks.ending import Archiving, Deleting, Freeing
-from shadow.tasks.running import Running
-from shadow.tasks.service import Tasks
+from shadow.tasks.running import BEGIN, Running
 from tests.support.databases import Place
 from tests.support.jobs import Does, ended, worker
-from tests.support.shops import HOST, add_job, jobs_of, make_shop, make_tasks, open_kinds, put_task
+from tests.support.shops import HOST, add_job, jobs_of, leave_half_done, make_shop, make_tasks, open_kinds, put_task
 
 pytestmark = pytest.mark.anyio
 THERE = "there"
@@ -125,29 +124,13 @@ async def _until_free(database: Database) -> None:
 
 
 async def test_a_run_that_its_host_left_ends_here_when_the_task_is_archived(database: Database, tmp_path: Path) -> None:
-    here = make_tasks(database)
-    task = await put_task(database, TaskState.IDLE, host=THERE)
-    await _left_running(database, make_tasks(database, host=THERE), task.id)
+    here, there = make_tasks(database), make_tasks(database, host=THERE)
+    task = await put_task(database, TaskState.RUNNING, host=THERE)
+    begun = json.dumps({"number": 1, "text": "x", "slept": False})
+    await leave_half_done(there, task, service.RUN, {BEGIN: begun}, host=THERE)
     await here.archive(task.id)
     shop = make_shop(here, tmp_path)
     async with worker(database, {service.ARCHIVE: Archiving(shop), service.RUN: Running(shop)}, host=HOST):
         await ended(database, *[job.id for job in await jobs_of(database, task.id)])
     assert (await here.find(task.id)).state is TaskState.ARCHIVED
     assert [job.kind for job in await jobs_of(database, task.id)] == [service.RUN, service.ARCHIVE]
-
-
-async def _left_running(database: Database, there: Tasks, task_id: object) -> None:
-    task = (await there.list(limit=1))[0]
-    assert task.id == task_id
-    job = await add_job(there, task, service.RUN)
-
-    async def leave(_: object) -> None:
-        async with database.write() as transaction:
-            await jobs.give_up(transaction, (await jobs.of_task(transaction.connection, task.id))[0])
-        await asyncio.Event().wait()
-
-    async with worker(database, {service.RUN: Does(leave)}, host=THERE):
-        async with asyncio.timeout(20):
-            while not (await jobs_of(database, task.id))[0].epoch:
-                await asyncio.sleep(0.02)
-    assert (await jobs_of(database, task.id))[0].id == job.id

@@ -83,14 +83,16 @@ async def add_job(asked: Tasks, task: Task, kind: str, **payload: object) -> Job
         return await asked.add_job(transaction, task, kind, **payload)
 
 
-async def leave_half_done(asked: Tasks, task: Task, kind: str, recorded: Mapping[str, str]) -> None:
+async def leave_half_done(
+    asked: Tasks, task: Task, kind: str, recorded: Mapping[str, str], *, host: str = HOST
+) -> None:
     """A job of the task, as a worker leaves it that was killed when these steps were on record. Their results: JSON."""
     async with asked.database.write() as transaction:
         await asked.add_job(transaction, task, kind)
         (taken,) = await jobs.claim(
             transaction,
             worker="killed",
-            host=HOST,
+            host=host,
             kinds=[kind],
             lease_s=60.0,
             limits=JobLimits(),
