@@ -204,6 +204,13 @@ async def open_tasks(settings: Settings) -> AsyncGenerator["Tasks"]:
         )
 
 
+def has_database(settings: Settings) -> bool:
+    """Whether there may be tasks, without a look into it."""
+    from shadow.db.engines import FILE
+
+    return bool(settings.database_url.get_secret_value()) or (settings.data_dir / FILE).exists()
+
+
 def host_name(data_dir: Path) -> str:
     """Names this host and data directory, where local workspaces are, for good. Raises: Denied."""
     path = data_dir / "host"
@@ -231,7 +238,7 @@ async def make_worker(settings: Settings, tasks: "Tasks", *, task_id: "TaskId | 
     from shadow.scm.people import users_identity
     from shadow.tasks.ending import CLEAN_UP_EVERY_S, CleanupPolicy
     from shadow.tasks.handlers import make_handlers
-    from shadow.tasks.service import CLEAN_UP
+    from shadow.tasks.service import clean_up_of
     from shadow.tasks.workshop import Workshop
 
     person = await users_identity()
@@ -252,8 +259,9 @@ async def make_worker(settings: Settings, tasks: "Tasks", *, task_id: "TaskId | 
         delete_after_s=settings.task_delete_after_s,
     )
     if task_id is None:
+        kind = clean_up_of(tasks.host)
         async with tasks.database.write() as transaction:
-            await ensure_schedule(transaction, CLEAN_UP, kind=CLEAN_UP, payload={}, every_s=CLEAN_UP_EVERY_S)
+            await ensure_schedule(transaction, kind, kind=kind, payload={}, every_s=CLEAN_UP_EVERY_S)
     assert tasks.host is not None
     return Worker(
         tasks.database,

@@ -222,6 +222,26 @@ def test_rolling_back_restores_files_conversation_and_commit(cli: ShadowCli, sou
     )
 
 
+def test_a_message_during_a_run_that_would_end_its_task_is_heard_first(
+    cli: ShadowCli, source: Path, tmp_path: Path
+) -> None:
+    first = shell("while [ ! -e go ]; do sleep 0.05; done; rm go; echo two >> a.txt")
+    model = script(tmp_path, first, finish(), shell("echo three >> a.txt"), finish())
+    with cli.start("run", str(source), "x", "--model", model, "--json") as process:
+        assert process.stdout is not None
+        while json.loads(process.stdout.readline())["kind"] != "command_started":
+            pass
+        task = cli.json("task", "list")["tasks"][0]["id"]
+        assert cli.run("task", "send", task, "and this", "--detach").returncode == 0
+        assert cli.run("workspace", "exec", task, "--", "touch", "go").returncode == 0
+        process.communicate(timeout=DEADLINE_S)
+    runs = [event["message"]["text"] for event in events(cli, task) if event["kind"] == "run_started"]
+    assert runs == ["x", "and this"]
+    assert git(source, "show", f"{branch_of(source)}:a.txt") == "one\ntwo\nthree"
+    assert (state(cli, task)["state"], state(cli, task)["workspace_id"]) == ("archived", None)
+    assert cli.json("task", "queue", task) == {"messages": []}
+
+
 def test_archive_and_delete_free_everything(cli: ShadowCli, source: Path, tmp_path: Path) -> None:
     marker = f"{os.getpid()}.95"
     model = script(tmp_path, shell(f"sleep {marker}"), finish())

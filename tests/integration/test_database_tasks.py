@@ -160,14 +160,22 @@ async def test_tasks_are_counted_and_found_by_state_and_age(database: Database) 
     async with database.read() as connection:
         assert await tasks.count_live(connection, owner="local") == 3
         assert await tasks.count_live(connection, owner="eve") == 0
-        old = await tasks.unchanged_since(connection, 2, states=[TaskState.STARTING])
+        old = await tasks.unchanged_since(connection, 2, states=[TaskState.STARTING], host="here")
         assert [t.id for t in old] == ["task_0", "task_1"]
-        assert await tasks.unchanged_since(connection, 2, states=[TaskState.IDLE]) == []
+        assert await tasks.unchanged_since(connection, 2, states=[TaskState.IDLE], host="here") == []
     async with database.write() as transaction:
         await tasks.move(transaction, TaskId("task_0"), TaskStep.BE_READY)
         await tasks.move(transaction, TaskId("task_1"), TaskStep.BE_READY)
-        await tasks.change(transaction, TaskId("task_1"), workspace_id="ws_1")
+        await tasks.change(transaction, TaskId("task_1"), workspace_id="ws_1", host="here")
     async with database.read() as connection:
+        here = await tasks.with_workspace(connection, host="here", states=[TaskState.IDLE])
+        assert [found[:2] for found in here] == [("task_1", "ws_1")]
+        assert await tasks.with_workspace(connection, host="there", states=[TaskState.IDLE]) == []
+        assert await tasks.with_workspace(connection, host=None, states=[TaskState.IDLE]) == []
+        assert await tasks.with_workspace(connection, host="here", states=[TaskState.FAILED]) == []
+        for host, ids in (("here", ["task_0", "task_1"]), ("there", ["task_0"])):
+            idle = await tasks.unchanged_since(connection, 1e12, states=[TaskState.IDLE], host=host)
+            assert sorted(t.id for t in idle) == ids
         assert await tasks.count_live(connection, owner="local") == 2  # one that begins, one with a workspace
 
 

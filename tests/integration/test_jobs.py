@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from shadow.core.errors import Conflict, NotFound, Unavailable
 from shadow.core.jobs import JobId, JobLimits, JobState, NewJob
-from shadow.db import jobs, tables, tasks
+from shadow.db import claims, jobs, tables, tasks
 from shadow.db.database import Database, Fence
 from shadow.db.errors import LeaseLost
 from shadow.db.schedules import add_due, ensure_schedule, remove_schedule
@@ -92,7 +92,7 @@ async def test_a_job_waits_for_its_time(database: Database) -> None:
     assert await claim(database) == []
     async with database.read() as connection:
         now = await database.now(connection)
-        due, next_at = await jobs.upcoming(connection, now, host="here", kinds=["work"])
+        due, next_at = await claims.upcoming(connection, now, host="here", kinds=["work"])
     assert not due
     assert next_at == pytest.approx(now + 1000, abs=30)
 

@@ -341,8 +341,11 @@ async def test_a_remote_without_that_repository(repos: Repositories, server: Git
 
 
 async def test_a_server_that_is_not_there(repos: Repositories) -> None:
-    assert isinstance(await refused(repos, "http://127.0.0.1:9/x"), RemoteUnreachable)
-    assert isinstance(await refused(repos, "https://does-not-exist.invalid/x"), RemoteUnreachable)
+    error = await refused(repos, "http://127.0.0.1:9/x")
+    assert (error.code, error.repeat_is_safe) == ("remote_unreachable", True)
+    error = await refused(repos, "https://does-not-exist.invalid/x")
+    assert "there is no host 'does-not-exist.invalid'" in error.message
+    assert (error.code, error.repeat_is_safe) == ("host_unknown", True)
 
 
 async def test_a_server_that_fails_in_the_middle(repos: Repositories, server: GitServer) -> None:

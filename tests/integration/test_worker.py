@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from shadow.core.errors import Broken, Conflict, ShadowError, Unavailable
-from shadow.core.jobs import JobLimits, JobState
+from shadow.core.jobs import Job, JobLimits, JobState
 from shadow.core.tasks import QueuedMessage, TaskId
-from shadow.db import jobs, messages, tasks
+from shadow.db import claims, jobs, messages, tasks
 from shadow.db.database import Database, Fence, Transaction
 from shadow.db.engines import PAUSED_S
 from shadow.db.errors import LeaseLost
@@ -81,6 +81,25 @@ async def test_a_failed_step_is_tried_again_and_its_result_is_json(database: Dat
     async with worker(database, {"work": Does(run)}):
         (job,) = await ended(database, await add_job(database))
     assert (job.state, len(tries)) == (JobState.DONE, 3)
+
+
+async def test_what_goes_with_a_job_that_is_put_off_is_written_with_it(database: Database) -> None:
+    task_id = await add_task(database)
+
+    class Patient(Does):
+        retries = RetryPolicy(attempts=3, first_s=0.001)
+
+        async def put_off(self, transaction: Transaction, job: Job, error: ShadowError, wait_s: float) -> None:
+            await says(task_id, f"{error.message} {job.attempts}", message_id=f"message-{job.attempts}")(transaction)
+            assert 0 < wait_s < 0.01
+
+    async def run(context: JobContext) -> None:
+        raise Unavailable("Not now.")
+
+    async with worker(database, {"work": Patient(run)}):
+        (job,) = await ended(database, await add_job(database, max_attempts=20))
+    assert (job.state, job.attempts) == (JobState.FAILED, 3)
+    assert await said(database, task_id) == ["Not now. 1", "Not now. 2"]
 
 
 async def test_a_job_that_is_tried_again_keeps_its_steps(database: Database) -> None:
@@ -310,7 +329,7 @@ async def test_a_handler_whose_lease_was_taken_is_cancelled_and_writes_nothing(d
         # As if the lease had run out and another worker had come.
         async with database.write() as transaction:
             await jobs.hand_back(transaction, Fence(job_id=job_id, epoch=1))
-            await jobs.claim(
+            await claims.claim(
                 transaction,
                 worker="other",
                 host="here",

@@ -12,7 +12,7 @@ import structlog
 from shadow.core.errors import ShadowError
 from shadow.core.jobs import OPEN_STATES, Job, JobId, JobLimits, NewJob
 from shadow.core.tasks import Task, TaskId, TaskState
-from shadow.db import jobs, tasks
+from shadow.db import claims, jobs, tasks
 from shadow.db.database import Database
 from shadow.engine.context import Handler, JobContext
 from shadow.engine.worker import Worker
@@ -71,7 +71,7 @@ async def claim(
 ) -> list[Job]:
     async with database.write() as transaction:
         return list(
-            await jobs.claim(
+            await claims.claim(
                 transaction,
                 worker=worker,
                 host=host,

@@ -308,6 +308,13 @@ def test_a_wait_that_would_pass_the_time_limit_ends_the_run_at_once() -> None:
     assert (action.outcome.status, action.outcome.code) == (RunStatus.LIMIT_REACHED, "time")
 
 
+def test_waits_count_as_time_of_the_run() -> None:
+    state = apply(run_of(limits=RunLimits(time_s=100)), overloaded(elapsed_s=1, retry_after_s=40))
+    state = apply(state, overloaded(elapsed_s=1, retry_after_s=40))
+    assert (state.elapsed_s, state.wait_s) == (42, 40)
+    assert apply(state, said(ToolCall(id="1", name="read_file", arguments="{}"))).elapsed_s == 82
+
+
 # Limits
 
 

@@ -57,8 +57,12 @@ def answered(*ids: str, text: str = "x") -> ModelAnswered:
     return ModelAnswered(message=message, took_ms=1)
 
 
-def finished(id_: str) -> ToolFinished:
-    return ToolFinished(result=ToolResult(call_id=id_, name="read", content=f"of {id_}"), took_ms=1)
+def finished(id_: str, took_ms: float = 1) -> ToolFinished:
+    return ToolFinished(result=ToolResult(call_id=id_, name="read", content=f"of {id_}"), took_ms=took_ms)
+
+
+def begun(id_: str) -> ToolStarted:
+    return ToolStarted(call_id=id_, name="read", arguments="{}")
 
 
 def test_a_run_comes_back_as_it_was() -> None:
@@ -94,8 +98,43 @@ def test_what_is_on_record_of_an_interrupted_step() -> None:
     ]
     step = interrupted_step(cut, step=1)
     assert (set(step.results), step.started, step.told_to, step.commands) == ({"a"}, {"a", "b"}, {"b": 7}, ("cmd_b",))
+    assert step.waited_for == {"b": "cmd_b"}
+    assert interrupted_step([*cut, finished("b")], step=1).waited_for == {}
+    beside = CommandStarted(call_id="c", command_id="cmd_c", background=True)
+    assert interrupted_step([*cut, beside], step=1).waited_for == {"b": "cmd_b"}
     later = interrupted_step([*cut, finished("b"), finished("c"), answered("a")], step=2)
     assert (later.results, later.started, later.commands) == ({}, frozenset(), ("cmd_b",))
+
+
+def test_the_time_of_tools_comes_back_with_the_run() -> None:
+    earlier = [started(1), answered("z"), begun("z"), finished("z", 1e6)]
+    one_by_one = [answered("a", "b"), begun("a"), finished("a", 3000), begun("b"), finished("b", 4000)]
+    together = [answered("c", "d"), begun("c"), begun("d"), finished("d", 500), finished("c", 2000)]
+    cut = [answered("e", "f"), begun("e"), finished("e", 6000), begun("f")]
+    events = [*earlier, started(2), *one_by_one, *together, *cut]
+    assert fold(FRESH, events).elapsed_s == pytest.approx(7 + 2 + 6 + 0.003)
+    assert fold(FRESH, [*events, finished("f", 1000)]).elapsed_s == pytest.approx(7 + 2 + 6 + 1 + 0.003)
+
+
+@given(st.lists(st.lists(st.integers(0, 10_000), min_size=1, max_size=4), max_size=6), st.data())
+def test_tools_take_no_less_than_the_longest_call_and_no_more_than_all(
+    steps: list[list[int]], data: st.DataObject
+) -> None:
+    events: list[TaskEvent] = [started(1)]
+    least = most = 0
+    for number, took_ms in enumerate(steps):
+        ids = [f"{number}-{position}" for position in range(len(took_ms))]
+        events.append(answered(*ids))
+        running: list[str] = []
+        for id_ in ids:
+            events.append(begun(id_))
+            running.append(id_)
+            while running and (id_ == ids[-1] or data.draw(st.booleans())):
+                done = running.pop(data.draw(st.integers(0, len(running) - 1)))
+                events.append(finished(done, took_ms[ids.index(done)]))
+        least, most = least + max(took_ms), most + sum(took_ms)
+    tools_s = fold(FRESH, events).elapsed_s - 0.001 * len(steps)
+    assert least / 1000 - 1e-6 <= tools_s <= most / 1000 + 1e-6
 
 
 @given(st.lists(st.integers(0, 30), max_size=30))

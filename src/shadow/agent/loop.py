@@ -90,8 +90,10 @@ class RunState:
     cost_usd: Decimal | None = Decimal(0)
     """``None``: the price is unknown."""
     elapsed_s: float = 0.0
+    """Of model, tools and waits; what nobody was at between two workers does not count."""
     retries: int = 0
     wait_s: float = 0.0
+    """Before the next request."""
     faults: int = 0
     compactions: int = 0
     """Since the model answered last."""
@@ -211,7 +213,7 @@ def _answered(state: RunState, event: Answered) -> RunState:
         steps=state.steps + 1,
         usage=state.usage + message.usage,
         cost_usd=None if price is None or state.cost_usd is None else state.cost_usd + price.of(message.usage),
-        elapsed_s=state.elapsed_s + event.elapsed_s,
+        elapsed_s=state.elapsed_s + state.wait_s + event.elapsed_s,
         retries=0,
         wait_s=0.0,
         compactions=0,
@@ -238,7 +240,7 @@ def _fault(state: RunState, advice: str, code: str) -> RunState:
 
 
 def _model_failed(state: RunState, event: ModelFailed) -> RunState:
-    state = replace(state, elapsed_s=state.elapsed_s + event.elapsed_s)
+    state = replace(state, elapsed_s=state.elapsed_s + state.wait_s + event.elapsed_s)
     if event.context_too_long and state.compactions < MAX_COMPACTIONS_IN_A_ROW:
         return replace(state, compact_next=True)
     asked_too_much = (event.retry_after_s or 0.0) > LONGEST_ASKED_WAIT_S

@@ -43,6 +43,10 @@ class InterruptedStep:
     """By call: the end of the output that was told."""
     commands: tuple[str, ...] = ()
     """That the run has started."""
+    waited_for: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By call without an answer: the command whose end it waits for."""
+    spent_s: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By call: what it had taken of the run's time when it was taken up again."""
     todo: tuple[TodoItem, ...] = ()
 
 
@@ -52,6 +56,7 @@ def interrupted_step(events: Iterable[TaskEvent], *, step: int) -> InterruptedSt
     started: set[str] = set()
     told_to: dict[str, int] = {}
     commands: list[str] = []
+    waited_for: dict[str, str] = {}
     todo: tuple[TodoItem, ...] = ()
     for event in events:
         match event:
@@ -59,13 +64,16 @@ def interrupted_step(events: Iterable[TaskEvent], *, step: int) -> InterruptedSt
                 commands.clear()
                 todo = ()
             case ModelAnswered():
-                results, started, told_to = {}, set(), {}
+                results, started, told_to, waited_for = {}, set(), {}, {}
             case ToolStarted():
                 started.add(event.call_id)
             case ToolFinished():
                 results[event.result.call_id] = (event.result, event.is_fault)
+                waited_for.pop(event.result.call_id, None)
             case CommandStarted():
                 commands.append(event.command_id)
+                if not event.background:
+                    waited_for[event.call_id] = event.command_id
             case CommandOutput():
                 told_to[event.call_id] = event.end
             case TodoChanged():
@@ -78,6 +86,7 @@ def interrupted_step(events: Iterable[TaskEvent], *, step: int) -> InterruptedSt
         started=frozenset(started),
         told_to=told_to,
         commands=tuple(commands),
+        waited_for=waited_for,
         todo=todo,
     )
 
@@ -89,15 +98,18 @@ def fold(fresh: RunState, events: Iterable[TaskEvent]) -> RunState:
     """
     state = fresh
     results: dict[str, tuple[ToolResult, bool]] = {}
+    clock = _ToolClock()
     for event in events:
         match event:
             case RunStarted():
                 messages = settled(state.messages, results)
                 state = replace(fresh, messages=(*messages, event.message))
-                results = {}
+                results, clock = {}, _ToolClock()
             case ModelAnswered():
                 state = apply(state, Answered(message=event.message, elapsed_s=event.took_ms / 1000))
                 results = {}
+            case ToolStarted():
+                clock.start(event.call_id)
             case ModelRequestFailed():
                 failed = ModelFailed(
                     code=event.code,
@@ -110,12 +122,34 @@ def fold(fresh: RunState, events: Iterable[TaskEvent]) -> RunState:
                 state = apply(state, failed)
             case ToolFinished():
                 results[event.result.call_id] = (event.result, event.is_fault)
+                clock.finish(event.result.call_id, event.took_ms / 1000)
                 state = _with_results(state, results)
             case ConversationCompacted():
                 state = apply(state, Compacted(messages=compact(state.messages, target_chars=event.target_chars)))
             case _:
                 pass  # tells readers, decides nothing
-    return state
+    return replace(state, elapsed_s=state.elapsed_s + clock.taken_s)
+
+
+class _ToolClock:
+    """How long the tool calls of a run took. Those that went together count as long as the longest of them."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()
+        self._before_s = self._together_s = 0.0
+
+    @property
+    def taken_s(self) -> float:
+        return self._before_s + self._together_s
+
+    def start(self, call_id: str) -> None:
+        self._open.add(call_id)
+
+    def finish(self, call_id: str, took_s: float) -> None:
+        self._open.discard(call_id)
+        self._together_s = max(self._together_s, took_s)
+        if not self._open:
+            self._before_s, self._together_s = self.taken_s, 0.0
 
 
 def _with_results(state: RunState, results: dict[str, tuple[ToolResult, bool]]) -> RunState:

@@ -286,7 +286,7 @@ async def _call_one(agent: Agent, call: ToolCall) -> Called:
     if not agent.toolbox.only_reads(call):
         await agent.log.flush()  # on record before it can have an effect
     called = await agent.toolbox.call(call)
-    took_ms = (agent.clock() - began) * 1000
+    took_ms = (agent.clock() - began + interrupted.spent_s.get(call.id, 0.0)) * 1000
     agent.log.tell(ToolFinished(result=called.result, took_ms=took_ms, is_fault=called.is_fault))
     return called
 

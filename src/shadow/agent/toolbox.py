@@ -41,10 +41,10 @@ class Bench:
     told_to: dict[str, int] = field(default_factory=dict[str, int])
     """By call: the end of the output that was told before the run was taken up again."""
 
-    def started(self, command_id: str, *, call_id: str) -> None:
+    def started(self, command_id: str, *, call_id: str, background: bool) -> None:
         if command_id not in self.commands:
             self.commands.append(command_id)
-            self.told(CommandStarted(call_id=call_id, command_id=command_id))
+            self.told(CommandStarted(call_id=call_id, command_id=command_id, background=background))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from shadow.api.tasks import CheckModel, TaskRoutes
 from shadow.core.accounts import Principal, Role
 from shadow.core.errors import Unauthenticated
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
+from shadow.core.tasks import Task, TaskState
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.http.admission import Clock, HttpLimits
 from shadow.http.app import HttpApp
@@ -30,6 +31,7 @@ from shadow.sidecar.operations import operation_id
 from shadow.tasks.service import Tasks
 
 EXECUTOR = "shadow.executor"
+USED_EVERY_S = 60.0
 RECHECK_S = 30.0
 """What nobody told us of (an expiry, a notice that was lost) is noticed after so long."""
 WORKSPACE = "/v1/workspaces/{workspace_id}"
@@ -107,10 +109,19 @@ class ServerApp(HttpApp):
             if who is not None and "workspace_id" in named:
                 workspace_id = WorkspaceId(named["workspace_id"])
                 scope[TASK] = await self._services.tasks.of_workspace(workspace_id, owner=_owner(who))
+                await self._wake(scope[TASK], workspace_id)
                 scope[EXECUTOR] = await stack.enter_async_context(await self._services.manager.attach(workspace_id))
             if who is not None and _stays_open(route):
                 await stack.enter_async_context(self._while_good(who, needed(route, scope)))
             yield
+
+    async def _wake(self, task: Task, workspace_id: WorkspaceId) -> None:
+        """Whoever looks into a workspace uses its task, which is put on record now and then."""
+        tasks = self._services.tasks
+        async with tasks.database.read() as connection:
+            now = await tasks.database.now(connection)
+        if task.state is TaskState.HIBERNATED or now - task.updated_at > USED_EVERY_S:
+            await tasks.wake(workspace_id)
 
     @asynccontextmanager
     async def _while_good(self, who: Principal, access: str) -> AsyncGenerator[None]:

@@ -21,7 +21,7 @@ from shadow.cli.local_tree import (
     typed,
     walk,
 )
-from shadow.cli.opening import find
+from shadow.cli.opening import find_to_use
 from shadow.cli.outcome import DONE, FAILED, WrongUsage, print_json, say
 from shadow.cli.text import size
 from shadow.core.commands import CommandSpec
@@ -76,7 +76,7 @@ async def copy(source: str, target: str, *, as_json: bool) -> int:
             mend="A local name with a colon is written ./NAME.",
         )
     reference = (from_inside or to_inside or ("", ""))[0]
-    manager, workspace = await find(reference)
+    manager, workspace = await find_to_use(reference)
     async with await manager.attach(workspace.id) as executor:
         if from_inside:
             copied = await download(executor, from_inside[1], Path(target), into=target.endswith("/"))

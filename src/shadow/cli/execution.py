@@ -11,7 +11,7 @@ import typer
 
 from shadow.cli.endings import exit_code, explain
 from shadow.cli.live import Live
-from shadow.cli.opening import find, seconds, variables
+from shadow.cli.opening import find_to_use, seconds, variables
 from shadow.cli.outcome import WrongUsage, print_json, say
 from shadow.cli.streams import BlockingThread, is_fed, read_some
 from shadow.cli.watching_over import check_alive, telling_of_its_end, watch_over
@@ -61,7 +61,7 @@ async def execute(
         overflow=Overflow.WAIT,
     )
     check_spec(spec)
-    manager, workspace = await find(reference)
+    manager, workspace = await find_to_use(reference)
     sink = Collected() if as_json else Live(raw=raw, lost_because=LOST_BECAUSE)
     async with await manager.attach(workspace.id) as executor:
         try:

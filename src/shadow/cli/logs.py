@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from shadow.cli.endings import exit_code, explain, state
 from shadow.cli.live import Live
-from shadow.cli.opening import find
+from shadow.cli.opening import find_to_use
 from shadow.cli.outcome import DONE, WrongUsage, print_json, say
 from shadow.cli.references import choose_part
 from shadow.cli.tables import print_table
@@ -50,7 +50,7 @@ async def logs(
 ) -> int:
     if last and command is not None:
         raise WrongUsage("Name a command, or give --last.")
-    manager, workspace = await find(reference)
+    manager, workspace = await find_to_use(reference)
     async with await manager.attach(workspace.id) as executor, watching_over(manager, workspace.id, renew=False):
         commands = await executor.list_commands()
         if command is None and not last:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from shadow.bootstrap import make_manager, open_tasks, start_logging
+from shadow.bootstrap import has_database, make_manager, open_tasks, start_logging
 from shadow.cli.outcome import WrongUsage
 from shadow.cli.references import choose
 from shadow.cli.text import duration_s
 from shadow.core.errors import NotFound, Rejected, Unsupported
-from shadow.core.workspaces import Isolation, WorkspaceStatus
+from shadow.core.workspaces import Isolation, WorkspaceState, WorkspaceStatus
 from shadow.execution.interface import WorkspaceManager
 from shadow.settings import load_settings
 
@@ -65,9 +65,27 @@ async def find(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
     return manager_of(status), status
 
 
+async def find_to_use(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
+    """As ``find``, for one that is about to be attached to: a task that slept in it is awake from now on.
+
+    Nobody else is asked where it is up already: that takes more time than most commands.
+    """
+    manager, status = await find(reference)
+    settings = load_settings()
+    # Whoever has no database has no tasks, and gets none by this.
+    if status.state is not WorkspaceState.READY and has_database(settings):
+        async with open_tasks(settings) as tasks:
+            await tasks.wake(status.id)
+    return manager, status
+
+
 async def _workspace_of_task(reference: str) -> str:
+    from shadow.tasks.elsewhere import is_elsewhere, other_host  # not above: it loads the database
+
     async with open_tasks(load_settings()) as tasks:
         task = await tasks.find(reference)
+        if is_elsewhere(task, tasks.host):
+            raise other_host(task.id, task.host)
     if task.workspace_id is None:
         raise NotFound(f"The task {task.id} has no workspace any more.", mend="`shadow task show` tells what was done.")
     return task.workspace_id

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from shadow.cli.opening import find
+from shadow.cli.opening import find_to_use
 from shadow.cli.outcome import DONE, STDOUT, WrongUsage, print_json, say
 from shadow.cli.references import choose_part
 from shadow.cli.streams import BlockingThread, write_all
@@ -17,7 +17,7 @@ from shadow.execution.interface import ToolExecutor
 async def record(reference: str, source: str, *, output: str | None, as_json: bool) -> int:
     if output is None and (as_json or os.isatty(STDOUT)):
         raise WrongUsage("A recording is not for the screen.", mend="Give -o FILE, or send stdout to a file.")
-    manager, workspace = await find(reference)
+    manager, workspace = await find_to_use(reference)
     async with await manager.attach(workspace.id) as executor:
         chosen = await _chosen(executor, source)
         if output is None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from shadow.bootstrap import make_repositories
-from shadow.cli.opening import find
+from shadow.cli.opening import find_to_use
 from shadow.cli.outcome import DONE, WrongUsage, print_json, say
 from shadow.core.errors import AlreadyExists, Denied, NothingToCommit, Rejected
 from shadow.core.repositories import parse_repository
@@ -85,7 +85,7 @@ async def deliver(
         raise WrongUsage("--output goes with --to patch.")
     if as_json and to == "patch" and output is None:
         raise WrongUsage("--json and a patch cannot share stdout.", mend="Give --output FILE.")
-    manager, workspace = await find(reference)
+    manager, workspace = await find_to_use(reference)
     if workspace.checkout is None:
         raise Rejected(
             f"The workspace {workspace.id} was not made from a repository.",

@@ -8,6 +8,7 @@ from typing import Any, assert_never, cast
 from shadow.cli.outcome import wants_colour
 from shadow.cli.text import span
 from shadow.core.events import (
+    AttemptFailed,
     CallAdded,
     CheckFinished,
     CheckpointFailed,
@@ -62,6 +63,8 @@ class Lines:
         self._open = ""
         """What the unfinished line holds: ``text``, ``reasoning``, ``output``, or nothing."""
         self._shown_lines: dict[str, int] = {}
+        self._failure = ""
+        """What the last step that failed said."""
 
     def __call__(self, event: TaskEvent) -> None:
         match event:
@@ -72,7 +75,13 @@ class Lines:
                 detail = f"  {printable(event.detail)}" if event.detail else ""
                 self._line(f"✓ {event.name:<20} {event.took_ms:>6.0f} ms{detail}", "dim")
             case StepFailed():
-                self._line(f"✗ {event.name:<20} {event.took_ms:>6.0f} ms  {printable(event.message)}", "red")
+                said = "as before" if event.message == self._failure else printable(event.message)
+                self._failure = event.message
+                self._line(f"✗ {event.name:<20} {event.took_ms:>6.0f} ms  {said}", "red")
+            case AttemptFailed():
+                said = "" if event.message == self._failure else f"{printable(event.message)[:200]}: "
+                count = f"attempt {event.attempt} of {event.attempts}"
+                self._line(f"… {said}{count} failed, the next is in {event.wait_s:.0f} s", "yellow")
             case RunStarted():
                 self._line("")
             case TextAdded():

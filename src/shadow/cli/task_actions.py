@@ -18,6 +18,7 @@ from shadow.cli.working import report_of, work
 from shadow.core.errors import Conflict
 from shadow.core.tasks import Task, TaskId
 from shadow.settings import Settings, load_settings
+from shadow.tasks.elsewhere import is_elsewhere
 from shadow.tasks.service import Tasks
 from shadow.terminal.neutral import printable
 
@@ -137,16 +138,23 @@ async def end(reference: str, how: str, *, detach: bool, as_json: bool) -> int:
             "delete": o.tasks.delete,
         }
         await acts[how](task.id)
+        left = task.workspace_id if is_elsewhere(task, o.tasks.host) and how != "hibernate" else None
+        if left is not None and not as_json:
+            say(
+                f"Its workspace {left} is on the host {task.host}: it stays there until a worker of that host removes it, or its "
+                "lease is over.",
+                style="yellow",
+            )
         if detach:
             return DONE
-        return await _settle(o, task)
+        return await _settle(o, task, **({"left": {"workspace": left, "host": task.host}} if left is not None else {}))
 
 
-async def _settle(o: Opened, task: Task) -> int:
-    """Do what was asked of the task, without showing it."""
+async def _settle(o: Opened, task: Task, **told: object) -> int:
+    """Do what was asked of the task, without showing it. ``told``: what the JSON document has besides."""
     await work(o.settings, o.tasks, task.id, after=task.events, watchers=[])
     if o.as_json:
-        print_json({"task": task.id})
+        print_json({"task": task.id} | told)
     return DONE
 
 

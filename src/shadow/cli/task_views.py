@@ -15,6 +15,8 @@ from shadow.core.errors import NotFound
 from shadow.core.events import Recorded, RunFinished, RunStarted, WorkDelivered
 from shadow.core.tasks import Task
 from shadow.settings import load_settings
+from shadow.tasks.elsewhere import is_elsewhere, other_host
+from shadow.tasks.service import Tasks
 from shadow.terminal.neutral import printable
 
 MAX_SHOWN_DIFF_BYTES = 16 * 1024 * 1024
@@ -63,7 +65,7 @@ async def show(reference: str, *, as_json: bool) -> int:
             print(f"{record.event.status}: {printable(record.event.summary)}")
     print(f"\nTask {task.id}: {_state(task)}, {task.runs} run{'s' if task.runs != 1 else ''}, {task.events} events.")
     if task.workspace_id is not None:
-        print(f"Its workspace is {task.workspace_id}.")
+        print(f"Its workspace is {task.workspace_id}{f' on {task.host}' if is_elsewhere(task, tasks.host) else ''}.")
     return DONE
 
 
@@ -83,7 +85,7 @@ async def diff(reference: str, *, as_json: bool) -> int:
     start_logging(settings)
     async with open_tasks(settings) as tasks:
         task = await tasks.find(reference)
-        content = await _diff_of(task, await tasks.events(task.id))
+        content = await _diff_of(tasks, task, await tasks.events(task.id))
     if as_json:
         print_json({"task": task.id, "diff": content.decode(errors="replace")})
     else:
@@ -91,12 +93,16 @@ async def diff(reference: str, *, as_json: bool) -> int:
     return DONE
 
 
-async def _diff_of(task: Task, recorded: Sequence[Recorded]) -> bytes:
-    """From the workspace while it is there, else as it was delivered last. Raises: NotFound."""
-    if task.checkout is not None and task.workspace_id is not None:
+async def _diff_of(tasks: Tasks, task: Task, recorded: Sequence[Recorded]) -> bytes:
+    """From the workspace while it is there, else as it was delivered last. Raises: NotFound, OtherHost."""
+    elsewhere = is_elsewhere(task, tasks.host)
+    if task.checkout is not None and task.workspace_id is not None and not elsewhere:
+        await tasks.wake(task.workspace_id)
         async with await make_manager(load_settings()).attach(task.workspace_id) as executor:
             return (await executor.git_diff(base=task.checkout.base_commit, limit_bytes=MAX_SHOWN_DIFF_BYTES)).content
     delivered = [record.event for record in recorded if isinstance(record.event, WorkDelivered)]
+    if not delivered and elsewhere:
+        raise other_host(task.id, task.host)
     if not delivered:
         raise NotFound(f"The task {task.id} has delivered nothing.", mend="`shadow task show` says why.")
     if not delivered[-1].diff:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from shadow.cli.attaching import Detached, Parting, Session
 from shadow.cli.endings import exit_code, explain, state
 from shadow.cli.local_terminal import DetachKey, LocalTerminal, check_is_terminal
-from shadow.cli.opening import find, variables
+from shadow.cli.opening import find_to_use, variables
 from shadow.cli.outcome import DONE, WrongUsage, print_json, say
 from shadow.cli.references import choose_part
 from shadow.cli.tables import print_table
@@ -43,7 +43,7 @@ async def terminal(arguments: TerminalArguments) -> int:
         return await _manage(arguments)
     detach_key = DetachKey(arguments.detach_key)
     check_is_terminal()
-    manager, workspace = await find(arguments.reference)
+    manager, workspace = await find_to_use(arguments.reference)
     async with await manager.attach(workspace.id) as executor, watching_over(manager, workspace.id, renew=True):
         local = LocalTerminal()
         shown = await _terminal(executor, arguments, local.size)
@@ -120,7 +120,7 @@ def _check(arguments: TerminalArguments) -> None:
 
 
 async def _manage(arguments: TerminalArguments) -> int:
-    manager, workspace = await find(arguments.reference)
+    manager, workspace = await find_to_use(arguments.reference)
     async with await manager.attach(workspace.id) as executor:
         if arguments.list:
             return _list(await executor.list_terminals(), as_json=arguments.as_json)

@@ -13,6 +13,7 @@ from shadow.core.events import CheckFinished, Recorded, RunFinished, TaskEvent, 
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import TaskId
 from shadow.settings import Settings
+from shadow.tasks.elsewhere import watch_for_its_host
 from shadow.tasks.service import Tasks
 from shadow.tasks.values import RunReport
 
@@ -40,12 +41,12 @@ async def work(
 ) -> Sequence[Recorded]:
     """Until nothing goes on with the task any more; the events behind ``after``. The first Ctrl-C stops the run.
 
-    Raises: what the job failed with that was asked for last.
+    Raises: what the job failed with that was asked for last; OtherHost: nobody does it.
     """
     found: list[Recorded] = []
     asked = await tasks.last_asked(task_id)
     with stopping(lambda: tasks.stop(task_id)):
-        async with working(settings, tasks, task_id):
+        async with working(settings, tasks, task_id), watching(tasks, task_id):
             try:
                 async for recorded in tasks.follow(task_id, after=after):
                     found.append(recorded)
@@ -56,6 +57,17 @@ async def work(
     if asked is not None:
         await tasks.check_job(asked)
     return found
+
+
+@asynccontextmanager
+async def watching(tasks: Tasks, task_id: TaskId) -> AsyncGenerator[None]:
+    """Raises: OtherHost: what is followed in the block waits for a worker that does not come."""
+    async with task_group() as group:
+        watch = group.create_task(watch_for_its_host(tasks.database, task_id, tasks.host))
+        try:
+            yield
+        finally:
+            watch.cancel()
 
 
 @contextmanager

@@ -74,6 +74,22 @@ class StepFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    """It is tried again by itself: a job of the task, or one of its steps."""
+
+    what: str
+    code: str
+    message: str
+    attempt: int
+    """Which one failed, from 1."""
+    attempts: int
+    """How many there are at most."""
+    wait_s: float
+    """Until the next one."""
+    kind: Literal["attempt_failed"] = "attempt_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFailed:
     """Its workspace could not be made ready."""
 
@@ -148,6 +164,8 @@ class CommandStarted:
 
     call_id: str
     command_id: str
+    background: bool = False
+    """Whether the call does not wait for its end."""
     kind: Literal["command_started"] = "command_started"
 
 
@@ -167,6 +185,7 @@ class CommandOutput:
 class ToolFinished:
     result: ToolResult
     took_ms: float
+    """Of the run's time, over all workers that were at it."""
     is_fault: bool = False
     """Whether the call itself was wrong: no such tool, or arguments that are none."""
     kind: Literal["tool_finished"] = "tool_finished"
@@ -311,6 +330,7 @@ TaskEvent = (
     | StepStarted
     | StepFinished
     | StepFailed
+    | AttemptFailed
     | TaskFailed
     | RunStarted
     | ModelAsked

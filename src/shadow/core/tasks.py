@@ -36,6 +36,8 @@ class TaskStep(StrEnum):
     BEGIN_RUN = "begin_run"
     END_RUN = "end_run"
     HIBERNATE = "hibernate"
+    WAKE = "wake"
+    """Somebody is about to look at its workspace; who begins a run needs no such step."""
     ARCHIVE = "archive"
 
 
@@ -48,6 +50,7 @@ _NEXT: Mapping[tuple[TaskState, TaskStep], TaskState] = {
     (TaskState.IDLE, TaskStep.BEGIN_RUN): TaskState.RUNNING,
     (TaskState.IDLE, TaskStep.HIBERNATE): TaskState.HIBERNATED,
     (TaskState.IDLE, TaskStep.ARCHIVE): TaskState.ARCHIVED,
+    (TaskState.HIBERNATED, TaskStep.WAKE): TaskState.IDLE,
     (TaskState.HIBERNATED, TaskStep.BEGIN_RUN): TaskState.RUNNING,
     (TaskState.HIBERNATED, TaskStep.ARCHIVE): TaskState.ARCHIVED,
     (TaskState.RUNNING, TaskStep.END_RUN): TaskState.IDLE,

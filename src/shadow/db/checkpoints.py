@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.errors import Conflict, NotFound
@@ -18,6 +18,11 @@ async def add(transaction: Transaction, checkpoint: Checkpoint) -> None:
     await transaction.connection.execute(
         insert(checkpoints).values({name: getattr(checkpoint, name) for name in _COLUMNS})
     )
+
+
+async def count(connection: AsyncConnection, task_id: TaskId) -> int:
+    query = select(func.count()).where(checkpoints.c.task_id == task_id)
+    return (await connection.execute(query)).scalar_one()
 
 
 async def all_of(connection: AsyncConnection, task_id: TaskId) -> Sequence[Checkpoint]:

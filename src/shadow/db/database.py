@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.events import Recorded
 from shadow.core.jobs import JobState
 from shadow.db.connections import Connections
-from shadow.db.engines import FILE, WRITING, make_engine
+from shadow.db.engines import FILE, make_engine
 from shadow.db.errors import CommitUnknown, DatabaseAway, Translated, lease_lost
 from shadow.db.feed import Feed
 from shadow.db.guard import shared
@@ -77,13 +77,18 @@ def held_by(fence: Fence) -> ColumnElement[bool]:
 class Database:
     """Use it on one event loop. ``open_database`` makes one."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
-        self._connections = Connections(engine)
+    def __init__(self, connections: Connections, clock: Clock) -> None:
+        self._connections = connections
         self._clock = clock
         self._is_sqlite = self._connections.is_sqlite
         self._writing = asyncio.Lock()
         self._listening = Listening(self._connections, name=os.urandom(8).hex(), writing=self._writing)
         self.feed = Feed(None if self._connections.is_in_memory else self._listening)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes of other hosts may work with it."""
+        return not self._is_sqlite
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
@@ -137,8 +142,10 @@ class Database:
         return float((await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one())
 
     async def aclose(self) -> None:
-        await self.feed.aclose()
-        await self._connections.aclose()
+        try:
+            await self.feed.aclose()
+        finally:
+            await self._connections.aclose()
 
 
 @asynccontextmanager
@@ -154,8 +161,9 @@ async def open_database(
     async with AsyncExitStack() as opened:
         if url is None:
             await opened.enter_async_context(shared(data_dir / FILE))
-        database = Database(engine, clock)
+        connections = Connections(engine)
+        database = Database(connections, clock)
         opened.push_async_callback(database.aclose)
         with Translated():
-            await bring_up_to_date(engine, writing=WRITING if engine.dialect.name == "sqlite" else {})
+            await bring_up_to_date(connections)
         yield database

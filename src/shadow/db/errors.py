@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, ResourceClosedError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from shadow.core.errors import (
@@ -53,6 +53,10 @@ class Clashed(Unavailable):
     code = "clashed"
 
 
+def database_closed() -> Conflict:
+    return Conflict("The database is closed.", mend="Open it again.")
+
+
 class Translated:
     """Turns what the database raises into typed errors. Holds nothing: safe around a ``yield``."""
 
@@ -76,6 +80,8 @@ def database_error(error: BaseException) -> ShadowError:
         return _of_sqlite(text, getattr(cause, "sqlite_errorcode", 0))
     if isinstance(cause, UnicodeEncodeError):
         return Rejected("The database cannot hold that text: it is not Unicode.")
+    if isinstance(error, ResourceClosedError):
+        return database_closed()
     if isinstance(error, NoConnectionFree):
         return Unavailable("All connections to the database are in use.", mend="Try again.")
     if isinstance(cause, ConnectionError | TimeoutError) or getattr(error, "connection_invalidated", False):
@@ -91,6 +97,8 @@ def _of_sqlite(text: str, code: int) -> ShadowError:
         )
     if "I/O error" in text:
         return Unavailable(f"The database cannot be read or written: {text}.", mend="See its disk; then try again.")
+    if text == "Connection closed":  # not SQLite's: see patient.py
+        return database_closed()
     if "full" in text:
         return LimitExceeded(f"The database cannot grow: {text}.", mend="Make room on the disk of the data directory.")
     if "locked" in text or "busy" in text:

@@ -1,6 +1,7 @@
 """The log of each task: append-only, numbered from 1 without gaps; the one source for everybody who reads."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -44,7 +45,7 @@ async def page(
     """At most ``limit`` events behind number ``after``, in order."""
     query = select(events).where(events.c.task_id == task_id, events.c.seq > after).order_by(events.c.seq).limit(limit)
     rows = (await connection.execute(query)).mappings().all()
-    return [Recorded(seq=row["seq"], at=row["at"], event=decode_event(row["kind"], row["body"])) for row in rows]
+    return [_recorded(row) for row in rows]
 
 
 async def all_of(connection: AsyncConnection, task_id: TaskId) -> Sequence[Recorded]:
@@ -52,6 +53,13 @@ async def all_of(connection: AsyncConnection, task_id: TaskId) -> Sequence[Recor
     while more := await page(connection, task_id, after=found[-1].seq if found else 0):
         found.extend(more)
     return found
+
+
+async def of_kinds(connection: AsyncConnection, task_id: TaskId, kinds: Collection[str]) -> Sequence[Recorded]:
+    """All of these kinds, in order. Ask for such as are few."""
+    query = select(events).where(events.c.task_id == task_id, events.c.kind.in_(kinds)).order_by(events.c.seq)
+    rows = (await connection.execute(query)).mappings().all()
+    return [_recorded(row) for row in rows]
 
 
 async def follow(database: Database, task_id: TaskId, *, after: int = 0) -> AsyncGenerator[Recorded]:
@@ -85,3 +93,7 @@ async def _look(database: Database, task_id: TaskId, after: int) -> tuple[Sequen
             return (), False
         found = await page(connection, task_id, after=after)
         return found, bool(found) and found[-1].seq < end
+
+
+def _recorded(row: Mapping[Any, Any]) -> Recorded:
+    return Recorded(seq=row["seq"], at=row["at"], event=decode_event(row["kind"], row["body"]))

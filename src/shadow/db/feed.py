@@ -118,11 +118,12 @@ class Feed:
         return bool(self._subscriptions)
 
     async def aclose(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
+        if (listening := self._listening) is not None:
             self._listening = None
+            listening.cancel()
+            await asyncio.wait({listening})  # whoever is cancelled meanwhile is told so
+            if not listening.cancelled():
+                listening.result()
 
     async def _keep_listening(self, listen: Listen) -> None:
         while self.is_read:

@@ -1,53 +1,38 @@
-"""Jobs in the database: who may do which, under which fence, and what they have done so far.
+"""Jobs in the database: what is to be done, and what has been done of it so far; who gets which, ``claims.py`` says.
 
 Whoever writes for a job writes under its fence, in one transaction: a worker that lost it changes nothing any more. The topic
 ``JOBS`` tells workers that there may be something to do, or to stop.
 """
 
 import json
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
-    Select,
     and_,
     case,
     delete,
-    false,
     func,
     insert,
     literal,
-    or_,
     select,
-    true,
     tuple_,
-    union_all,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.errors import NotFound, ShadowError
-from shadow.core.jobs import OPEN_STATES, Job, JobId, JobLimits, JobState, NewJob
+from shadow.core.jobs import OPEN_STATES, Job, JobId, JobState, NewJob
 from shadow.core.tasks import TaskId
 from shadow.db.database import Fence, Transaction, held_by
-from shadow.db.errors import WorkerLost, lease_lost
-from shadow.db.tables import job_steps, jobs, schedules
+from shadow.db.errors import lease_lost
+from shadow.db.tables import job_steps, jobs
 from shadow.db.tasks import no_task
 from shadow.db.tasks import tasks as tasks_table
 
 JOBS = "jobs"
-PAGE = 100
-_ANY_NUMBER = 2**31 - 1
-_CLAIMS = 0x5AAD1
-"""The lock around claims: two at once would each see a limit's last place free."""
 _OPEN = tuple(state.value for state in OPEN_STATES)
-_WORKER_LOST = WorkerLost(
-    "Its worker was lost each time that it began.", mend="See the logs of the workers; try again."
-)
 
 
 async def add(transaction: Transaction, new: NewJob, *, job_id: JobId) -> Job:
@@ -91,62 +76,7 @@ async def of_task(connection: AsyncConnection, task_id: TaskId, *, open_only: bo
     query = select(jobs).where(jobs.c.task_id == task_id).order_by(jobs.c.number)
     if open_only:
         query = query.where(jobs.c.state.in_(_OPEN))
-    return [_job(row) for row in (await connection.execute(query)).mappings()]
-
-
-# What waits, and who gets it
-
-
-async def claim(
-    transaction: Transaction,
-    *,
-    worker: str,
-    host: str,
-    kinds: Collection[str],
-    lease_s: float,
-    limits: JobLimits,
-    wanted: int,
-    task_id: str | None = None,
-) -> Sequence[Job]:
-    """Take at most ``wanted`` jobs whose time has come, or whose worker's lease ran out: by priority, then by age.
-
-    Of a task only the first open job; with ``task_id`` of that task alone. None beyond the limits, which count the jobs with a
-    live lease. A job that was taken as often as it may begin is ``is_failing``; if its worker is lost even then, it has failed
-    (``worker_lost``).
-    """
-    connection, now = transaction.connection, transaction.now
-    await transaction.lock(_CLAIMS)
-    await _end_lost(transaction)
-    room = await _Room.measure(connection, now, limits)
-    taken: list[Job] = []
-    is_more = True
-    while is_more and (places := min(wanted - len(taken), room.total, PAGE)) > 0:
-        query = _due(now, host, kinds, task_id).where(room.condition()).order_by(*_BY_TURN).limit(places)
-        rows = (await connection.execute(query.with_for_update(skip_locked=True, of=jobs))).mappings().all()
-        found = [job for job in map(_job, rows) if room.take(job)]
-        taken.extend(await _take(transaction, found, worker=worker, lease_s=lease_s))
-        is_more = len(rows) == places
-    return taken
-
-
-async def upcoming(
-    connection: AsyncConnection, now: float, *, host: str, kinds: Collection[str], task_id: str | None = None
-) -> tuple[bool, float | None]:
-    """Whether a claim may find something now, limits aside, or a schedule is due; and when there may be more to do."""
-    mine = _reachable(host, kinds, task_id)
-    waiting, running = jobs.c.state == JobState.WAITING.value, jobs.c.state == JobState.RUNNING.value
-    scheduled = and_(schedules.c.kind.in_(kinds), true() if task_id is None else false())
-    is_due = or_(
-        _due(now, host, kinds, task_id).exists(),
-        select(schedules).where(scheduled, schedules.c.next_at <= now).exists(),
-    )
-    times = union_all(
-        select(func.min(jobs.c.run_at).label("at")).where(mine, waiting, jobs.c.run_at > now),
-        select(func.min(jobs.c.lease_until)).where(mine, running, jobs.c.lease_until > now),
-        select(func.min(schedules.c.next_at)).where(scheduled, schedules.c.next_at > now),
-    ).subquery()
-    due, next_at = (await connection.execute(select(is_due, select(func.min(times.c.at)).scalar_subquery()))).one()
-    return bool(due), next_at
+    return [as_job(row) for row in (await connection.execute(query)).mappings()]
 
 
 async def renew(transaction: Transaction, fences: Collection[Fence], lease_s: float) -> frozenset[Fence]:
@@ -211,7 +141,7 @@ async def finish(
     if result is not None:
         values["result"] = _encode(result)
     if error is not None:
-        values["error"] = _encode_error(error, final=True)
+        values["error"] = encode_error(error, final=True)
     await _write_held(transaction, fence, values)
     transaction.tell(JOBS)
     task_id = select(jobs.c.task_id).where(jobs.c.id == fence.job_id)
@@ -226,13 +156,13 @@ async def detach(transaction: Transaction, fence: Fence) -> None:
 
 async def begin_failing(transaction: Transaction, fence: Fence, error: ShadowError) -> None:
     """From here on, whoever has it only makes good for what it did. Raises: LeaseLost."""
-    await _write_held(transaction, fence, {"error": _encode_error(error, final=True)})
+    await _write_held(transaction, fence, {"error": encode_error(error, final=True)})
 
 
 async def retry_later(transaction: Transaction, fence: Fence, delay_s: float, error: ShadowError) -> None:
     """Raises: LeaseLost."""
     waits = _waits_until(transaction.now + delay_s)
-    await _write_held(transaction, fence, {**waits, "error": _encode_error(error, final=False)})
+    await _write_held(transaction, fence, {**waits, "error": encode_error(error, final=False)})
     transaction.tell(JOBS)
 
 
@@ -256,8 +186,8 @@ async def request_stop(transaction: Transaction, job_id: JobId) -> None:
     transaction.tell(JOBS)
 
 
-async def pin(transaction: Transaction, task_id: TaskId, host: str) -> None:
-    """What is still to be done for a task only workers of ``host`` may do from now on."""
+async def pin(transaction: Transaction, task_id: TaskId, host: str | None) -> None:
+    """What is still to be done for a task only workers of ``host`` may do from now on; ``None``: any may."""
     await transaction.connection.execute(
         update(jobs).where(jobs.c.task_id == task_id, jobs.c.state.in_(_OPEN)).values(host=host)
     )
@@ -306,7 +236,7 @@ async def prune(transaction: Transaction, older_than_s: float) -> int:
 
 async def _find(connection: AsyncConnection, job_id: str) -> Job | None:
     row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).mappings().one_or_none()
-    return None if row is None else _job(row)
+    return None if row is None else as_job(row)
 
 
 async def _next_number(connection: AsyncConnection, task_id: str) -> int:
@@ -316,114 +246,6 @@ async def _next_number(connection: AsyncConnection, task_id: str) -> int:
         raise no_task(task_id)
     last = select(func.max(jobs.c.number)).where(jobs.c.task_id == task_id)
     return ((await connection.execute(last)).scalar_one() or 0) + 1
-
-
-_BY_TURN = (jobs.c.priority.desc(), jobs.c.created_at, jobs.c.number, jobs.c.id)
-
-
-def _reachable(host: str, kinds: Collection[str], task_id: str | None) -> ColumnElement[bool]:
-    task = true() if task_id is None else jobs.c.task_id == task_id
-    return and_(jobs.c.kind.in_(kinds), or_(jobs.c.host.is_(None), jobs.c.host == host), task)
-
-
-def _due(now: float, host: str, kinds: Collection[str], task_id: str | None) -> Select[Any]:
-    earlier = jobs.alias("earlier")
-    first_of_task = ~(
-        select(earlier.c.id)
-        .where(earlier.c.task_id == jobs.c.task_id, earlier.c.number < jobs.c.number, earlier.c.state.in_(_OPEN))
-        .exists()
-    )
-    waits = and_(jobs.c.state == JobState.WAITING.value, jobs.c.run_at <= now)
-    lost = and_(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until <= now)
-    return select(jobs).where(_reachable(host, kinds, task_id), or_(waits, lost), first_of_task)
-
-
-@dataclass(slots=True)
-class _Room:
-    """How many more jobs may run within the limits."""
-
-    limits: JobLimits
-    owners: Counter[str]
-    kinds: Counter[str]
-    total: int
-
-    @classmethod
-    async def measure(cls, connection: AsyncConnection, now: float, limits: JobLimits) -> "_Room":
-        query = (
-            select(jobs.c.owner, jobs.c.kind, func.count())
-            .where(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until > now)
-            .group_by(jobs.c.owner, jobs.c.kind)
-        )
-        owners: Counter[str] = Counter()
-        kinds: Counter[str] = Counter()
-        for owner, kind, count in await connection.execute(query):
-            owners[owner] += count
-            kinds[kind] += count
-        total = _ANY_NUMBER if limits.total is None else limits.total - owners.total()
-        return cls(limits, owners, kinds, total)
-
-    def take(self, job: Job) -> bool:
-        if job.owner in self._full_owners() or job.kind in self._full_kinds():
-            return False
-        self.owners[job.owner] += 1
-        self.kinds[job.kind] += 1
-        self.total -= 1
-        return True
-
-    def condition(self) -> ColumnElement[bool]:
-        return and_(jobs.c.owner.not_in(self._full_owners()), jobs.c.kind.not_in(self._full_kinds()))
-
-    def _full_owners(self) -> Sequence[str]:
-        most = self.limits.per_owner
-        return [] if most is None else [owner for owner, count in self.owners.items() if count >= most]
-
-    def _full_kinds(self) -> Sequence[str]:
-        return [kind for kind, most in (self.limits.per_kind or {}).items() if self.kinds[kind] >= most]
-
-
-async def _take(transaction: Transaction, found: Sequence[Job], *, worker: str, lease_s: float) -> Sequence[Job]:
-    if not found:
-        return []
-    lease_until = transaction.now + lease_s
-    values = {"state": JobState.RUNNING.value, "worker": worker, "lease_until": lease_until}
-    await transaction.connection.execute(
-        update(jobs)
-        .where(jobs.c.id.in_([job.id for job in found]))
-        .values(**values, epoch=jobs.c.epoch + 1, attempts=jobs.c.attempts + 1)
-    )
-    used_up = {
-        job.id
-        for job in found
-        if job.state is JobState.RUNNING and job.attempts >= job.max_attempts and not job.is_failing
-    }
-    if used_up:
-        error = _encode_error(_WORKER_LOST, final=True)
-        await transaction.connection.execute(update(jobs).where(jobs.c.id.in_(used_up)).values(error=error))
-    return [
-        replace(
-            job,
-            state=JobState.RUNNING,
-            worker=worker,
-            lease_until=lease_until,
-            epoch=job.epoch + 1,
-            attempts=job.attempts + 1,
-            error=_error(_WORKER_LOST, final=True) if job.id in used_up else job.error,
-        )
-        for job in found
-    ]
-
-
-async def _end_lost(transaction: Transaction) -> None:
-    lost = and_(
-        jobs.c.state == JobState.RUNNING.value,
-        jobs.c.lease_until <= transaction.now,
-        jobs.c.attempts > jobs.c.max_attempts,
-    )
-    # A row that somebody has locked is in use, whatever its lease says.
-    query = select(jobs).where(lost).limit(PAGE).with_for_update(skip_locked=True)
-    for job in map(_job, (await transaction.connection.execute(query)).mappings().all()):
-        error = None if job.is_failing else _WORKER_LOST
-        await finish(transaction, Fence(job_id=job.id, epoch=job.epoch), JobState.FAILED, error=error)
 
 
 async def _write_held(transaction: Transaction, fence: Fence, values: Mapping[str, Any]) -> None:
@@ -436,20 +258,16 @@ def _waits_until(run_at: float) -> dict[str, Any]:
     return {"state": JobState.WAITING.value, "run_at": run_at, "lease_until": None, "worker": None}
 
 
-def _error(error: ShadowError, *, final: bool) -> Mapping[str, Any]:
+def encode_error(error: ShadowError, *, final: bool) -> str:
     told = {"code": error.code, "message": error.message, "mend": error.mend}
-    return {**told, "final": True} if final else told
-
-
-def _encode_error(error: ShadowError, *, final: bool) -> str:
-    return _encode(_error(error, final=final))
+    return _encode({**told, "final": True} if final else told)
 
 
 def _encode(value: Mapping[str, Any]) -> str:
     return json.dumps(dict(value), ensure_ascii=True, separators=(",", ":"))
 
 
-def _job(row: Mapping[Any, Any]) -> Job:
+def as_job(row: Mapping[Any, Any]) -> Job:
     values = {name: row[name] for name in row if name != "number"}
     values["state"] = JobState(values["state"])
     values["payload"] = json.loads(values["payload"])

@@ -1,13 +1,12 @@
 """Making a database, and bringing an older one up to date: each step in one transaction, one process at a time."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shadow.core.errors import Broken
+from shadow.db.connections import Connections
 
 HEAD = "0003"
 """The newest migration."""
@@ -17,15 +16,16 @@ _LOCK = 0x5AAD0
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-async def bring_up_to_date(engine: AsyncEngine, *, writing: Mapping[str, Any]) -> None:
-    """``writing``: execution options of a transaction that writes. Raises: Broken: it was made by a newer version."""
-    async with engine.connect() as connection:
+async def bring_up_to_date(connections: Connections) -> None:
+    """Raises: Broken: it was made by a newer version."""
+    async with connections.open() as connection:
         if await connection.run_sync(_is_up_to_date):
             return
-    async with engine.execution_options(**writing).begin() as connection:
-        if engine.dialect.name == "postgresql":
+    async with connections.open(writing=True) as connection:
+        if not connections.is_sqlite:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         await connection.run_sync(_upgrade)
+        await connection.commit()
 
 
 def _is_up_to_date(connection: Connection) -> bool:

@@ -6,7 +6,8 @@ keep the lock of its transaction, and one to a database in memory would take the
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import aiosqlite
@@ -16,23 +17,70 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 class PatientConnection(aiosqlite.Connection):
-    """Who is cancelled is so when the statement has ended; what ran is undone by the rollback that follows."""
+    """Who is cancelled is so when the statement has ended; what ran is undone by the rollback that follows.
+
+    What its thread does is a future and no task: a loop that ends cancels all tasks, and would leave the thread behind.
+    """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connect, iter_chunk_size=64)
         self._thread.daemon = True  # as SQLAlchemy does where it makes the connection
+        self._ending: asyncio.Future[Any] | None = None
+
+    def is_closed(self) -> bool:
+        return not self._running and (self._ending is None or self._ending.done())
+
+    async def _connect(self) -> "PatientConnection":
+        def connect() -> None:  # in the thread: whoever waits for it may be cancelled
+            self._connection = self._connector()
+
+        try:
+            await self._in_thread(connect)
+        except BaseException:
+            await self.close()
+            raise
+        return self
 
     async def _execute(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        doing: asyncio.Future[Any] = asyncio.ensure_future(super()._execute(fn, *args, **kwargs))  # pyright: ignore[reportUnknownMemberType]
-        cancelled: asyncio.CancelledError | None = None
-        while not doing.done():
-            try:
-                await asyncio.wait((doing,))
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is None:
-            return doing.result()
-        doing.exception()  # told to nobody: the caller has gone
+        if not self._running:
+            raise ValueError("Connection closed")  # as SQLAlchemy knows it
+        return await self._in_thread(partial(fn, *args, **kwargs))
+
+    async def _in_thread(self, do: Callable[[], Any]) -> Any:
+        doing: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((doing, do))  # pyright: ignore[reportUnknownMemberType]
+        try:
+            await until_done([doing])
+        except asyncio.CancelledError:
+            doing.exception()  # told to nobody: the caller has gone
+            raise
+        return doing.result()
+
+    async def close(self) -> None:
+        """When it has done what it was given. A repeat waits as well."""
+        if (ending := self.stop()) is not None:
+            await until_done([ending])
+
+    def stop(self) -> "asyncio.Future[Any] | None":
+        """As ``close``, for who does not wait. ``None``: there is no loop to wait on."""
+        if self._running:
+            self._ending = super().stop()  # pyright: ignore[reportUnknownMemberType]
+        return self._ending
+
+    def terminate(self) -> "asyncio.Future[Any] | None":
+        """``stop``, as asyncpg calls it."""
+        return self.stop()
+
+
+async def until_done(futures: Iterable["asyncio.Future[Any]"]) -> None:
+    """Who is cancelled meanwhile is so when all are done."""
+    cancelled: asyncio.CancelledError | None = None
+    while waiting := [future for future in futures if not future.done()]:
+        try:
+            await asyncio.wait(waiting)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
         raise cancelled
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy import CursorResult, func, insert, select, update
 from sqlalchemy import delete as delete_from
-from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.errors import Conflict, NotFound
@@ -83,16 +83,19 @@ async def find(connection: AsyncConnection, reference: str, *, owner: str | None
     return _task((exact or list(rows))[0])
 
 
-async def of_workspace(connection: AsyncConnection, workspace_id: WorkspaceId, *, owner: str | None = None) -> Task:
-    """Raises: NotFound."""
-    if is_storable(workspace_id):
-        query = select(tasks).where(tasks.c.workspace_id == workspace_id)
-        if owner is not None:
-            query = query.where(tasks.c.owner == owner)
-        row = (await connection.execute(query)).mappings().one_or_none()
-        if row is not None:
-            return _task(row)
-    raise NotFound(f"There is no workspace {workspace_id!r}.")
+async def of_workspace(
+    connection: AsyncConnection, workspace_id: WorkspaceId, *, owner: str | None = None, for_update: bool = False
+) -> Task | None:
+    """The one that works in it. ``for_update``: as for ``get``."""
+    if not is_storable(workspace_id):
+        return None
+    query = select(tasks).where(tasks.c.workspace_id == workspace_id)
+    if owner is not None:
+        query = query.where(tasks.c.owner == owner)
+    if for_update:
+        query = query.with_for_update(key_share=True)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return None if row is None else _task(row)
 
 
 async def newest(
@@ -112,18 +115,33 @@ async def newest(
     if before is not None:
         at, last = before
         query = query.where((tasks.c.created_at < at) | ((tasks.c.created_at == at) & (tasks.c.id > last)))
-    return [_task(row) for row in (await connection.execute(query)).mappings()]
+    return _tasks(await connection.execute(query))
 
 
-async def unchanged_since(connection: AsyncConnection, at: float, *, states: Collection[TaskState]) -> Sequence[Task]:
-    """Those in one of ``states`` with which nothing has happened since ``at``, longest first."""
+async def unchanged_since(
+    connection: AsyncConnection, at: float, *, states: Collection[TaskState], host: str | None
+) -> Sequence[Task]:
+    """Those in one of ``states``, on ``host`` or none, with which nothing has happened since ``at``, longest first."""
+    here = tasks.c.host.is_(None) | (tasks.c.host == host)
     query = (
         select(tasks)
-        .where(tasks.c.state.in_([state.value for state in states]), tasks.c.updated_at < at)
+        .where(here, tasks.c.state.in_([state.value for state in states]), tasks.c.updated_at < at)
         .order_by(tasks.c.updated_at)
         .limit(PAGE)
     )
-    return [_task(row) for row in (await connection.execute(query)).mappings()]
+    return _tasks(await connection.execute(query))
+
+
+async def with_workspace(
+    connection: AsyncConnection, *, host: str | None, states: Collection[TaskState]
+) -> Sequence[tuple[TaskId, WorkspaceId, float]]:
+    """Id, workspace and last change of each task in one of ``states`` whose workspace is on ``host``."""
+    query = select(tasks.c.id, tasks.c.workspace_id, tasks.c.updated_at).where(
+        tasks.c.workspace_id.is_not(None),
+        tasks.c.host.is_not_distinct_from(host),
+        tasks.c.state.in_([state.value for state in states]),
+    )
+    return [(TaskId(id_), WorkspaceId(workspace_id), at) for id_, workspace_id, at in await connection.execute(query)]
 
 
 async def count_live(connection: AsyncConnection, *, owner: str) -> int:
@@ -152,6 +170,7 @@ def _encode_settings(value: Mapping[str, Any]) -> str:
 
 
 _ENCODERS: Mapping[str, Callable[[Any], str | None]] = {"checkout": encode_checkout, "settings": _encode_settings}
+_STATES = {state.value: state for state in TaskState}
 _COLUMNS = (
     *("id", "owner", "title", "model", "repository", "workspace_id", "host", "outcome", "summary"),
     *("runs", "events", "created_at", "updated_at"),
@@ -164,9 +183,14 @@ def _row(task: Task) -> dict[str, Any]:
     return {**values, **encoded, "state": task.state.value}
 
 
+def _tasks(result: CursorResult[Any]) -> list[Task]:
+    names = tuple(result.keys())
+    return [_task(zip(names, row, strict=True)) for row in result]  # a mapping for each row would take twice as long
+
+
 def _task(row: Any) -> Task:
     values = dict(row)
-    values["state"] = TaskState(values["state"])
+    values["state"] = _STATES[values["state"]]
     values["checkout"] = decode_checkout(values["checkout"])
     values["settings"] = json.loads(values["settings"])
     return Task(**values)

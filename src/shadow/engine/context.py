@@ -5,17 +5,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 from shadow.core.errors import Broken, ShadowError
 from shadow.core.jobs import Job
 from shadow.db.database import Database, Fence, Transaction
 from shadow.db.jobs import came_on, record_step
-from shadow.engine.retries import STEPS, RetryPolicy, insist
+from shadow.engine.retries import JOBS, STEPS, RetryPolicy, insist
 
 MAX_NAME_CHARS = 128
 
 Ending = Callable[[Transaction], Awaitable[None]]
+PutOff = Callable[[ShadowError, int, float], None]
+"""Gets what failed, which attempt it was, from 1, and in how many seconds the next one is."""
 
 
 class Stopped(Exception):
@@ -51,12 +53,14 @@ class JobContext:
         action: Callable[[], Awaitable[Any]],
         *,
         retries: RetryPolicy = STEPS,
+        put_off: PutOff | None = None,
         also: Callable[[Transaction, Any], Awaitable[None]] | None = None,
     ) -> Any:
         """The JSON result of ``action``, which is not run again once that is recorded, by this worker or the next.
 
         A worker that dies between the two runs it again: what it does outside the database it must recognise by a key of its
-        own. What ``also`` writes is written exactly once, in the transaction that records the step; it does nothing else.
+        own. ``put_off`` is told each time that it is tried again later. What ``also`` writes is written exactly once, in the
+        transaction that records the step; it does nothing else.
         Raises: LeaseLost; Stopped: while it waited for another attempt; what ``action`` raises, once it is not tried again.
         """
         if name in self._recorded:
@@ -65,7 +69,7 @@ class JobContext:
             raise Broken(f"The step {name!r} is running already, or its name is empty or too long.")
         self._begun.add(name)
         try:
-            result, attempts = await self._try(action, retries)
+            result, attempts = await self._try(action, retries, put_off)
             await self._record(name, result, attempts, also)
         finally:
             self._begun.discard(name)
@@ -82,7 +86,9 @@ class JobContext:
         """
         self.ending = ending
 
-    async def _try(self, action: Callable[[], Awaitable[Any]], retries: RetryPolicy) -> tuple[Any, int]:
+    async def _try(
+        self, action: Callable[[], Awaitable[Any]], retries: RetryPolicy, put_off: PutOff | None
+    ) -> tuple[Any, int]:
         attempt = 1
         while True:
             try:
@@ -90,6 +96,8 @@ class JobContext:
             except ShadowError as error:
                 if not retries.again(error, attempt):
                     raise
+                if put_off is not None:
+                    put_off(error, attempt, retries.wait_s(attempt))
             await self._pause(retries.wait_s(attempt))
             attempt += 1
 
@@ -129,6 +137,9 @@ class JobContext:
 class Handler(ABC):
     """Does one kind of job. One object does all of them, several at once."""
 
+    retries: ClassVar[RetryPolicy] = JOBS
+    """Of a job that failed where a repeat is safe. Attempts that lost their worker count, too."""
+
     @abstractmethod
     async def run(self, context: JobContext) -> Mapping[str, Any] | None:
         """The job's result, JSON.
@@ -143,3 +154,6 @@ class Handler(ABC):
 
         What it raises is logged; the job has failed by ``error`` all the same.
         """
+
+    async def put_off(self, transaction: Transaction, job: Job, error: ShadowError, wait_s: float) -> None:  # noqa: B027
+        """Write what goes with a job that failed by ``error`` and is tried again in ``wait_s``, and do nothing else."""

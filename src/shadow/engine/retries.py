@@ -28,8 +28,8 @@ class RetryPolicy:
 
 
 STEPS = RetryPolicy()
-JOBS = RetryPolicy(first_s=2.0, most_s=300.0)
-"""How long a job waits; it has its own number of attempts."""
+JOBS = RetryPolicy(attempts=100, first_s=2.0, most_s=300.0)
+"""A job may have fewer attempts of its own."""
 WRITES = RetryPolicy(attempts=10, first_s=0.05, most_s=5.0)
 
 

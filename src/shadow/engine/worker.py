@@ -15,13 +15,13 @@ from shadow.core.concurrency import task_group
 from shadow.core.errors import Broken, ShadowError, error_from_code
 from shadow.core.ids import make_id
 from shadow.core.jobs import Job, JobId, JobLimits, JobState
-from shadow.db import jobs
+from shadow.db import claims, jobs
 from shadow.db.database import Database, Fence
 from shadow.db.errors import CommitUnknown, LeaseLost
 from shadow.db.feed import SAFETY_NET_S, Subscription
 from shadow.db.schedules import add_due
 from shadow.engine.context import Ending, Handler, JobContext, Stopped
-from shadow.engine.retries import JOBS, insist
+from shadow.engine.retries import insist
 
 GIVE_UP = 0.8
 """The share of a lease after which a worker that could not renew it has stopped."""
@@ -126,7 +126,7 @@ class Worker:
                 for held in list(self._held):
                     self._heed(held, *signs.get(held.job.id, (None, False)))
             if self._free_slots():
-                is_due, next_at = await jobs.upcoming(
+                is_due, next_at = await claims.upcoming(
                     connection, now, host=self._host, kinds=self._handlers, task_id=self._task_id
                 )
         if is_due:
@@ -147,7 +147,7 @@ class Worker:
         async with self._database.write() as transaction:
             if self._task_id is None:
                 await add_due(transaction, kinds=self._handlers, make_job_id=self._make_job_id)
-            taken = await jobs.claim(
+            taken = await claims.claim(
                 transaction,
                 worker=self._name,
                 host=self._host,
@@ -260,8 +260,8 @@ class Worker:
             await self._write(held, jobs.hand_back)  # whoever takes it reads what is there
             log.warning("job.handed_back", code=CommitUnknown.code)
         except ShadowError as error:
-            if error.repeat_is_safe and job.attempts < job.max_attempts:
-                await self._write(held, jobs.retry_later, self._retry_in_s(job), error)
+            if job.attempts < job.max_attempts and self._handlers[job.kind].retries.again(error, job.attempts):
+                await self._put_off(held, error)
                 log.info("job.retried_later", code=error.code, message=error.message, attempts=job.attempts)
             else:
                 await self._fail(held, error, log)
@@ -276,9 +276,17 @@ class Worker:
             log.exception("job.broken")
             await self._fail(held, _broken(error), log)
 
-    def _retry_in_s(self, job: Job) -> float:
-        """Jittered: what failed together does not come back together."""
-        return JOBS.wait_s(job.attempts) * (0.5 + self._entropy(1)[0] / 510)
+    async def _put_off(self, held: _Held, error: ShadowError) -> None:
+        handler = self._handlers[held.job.kind]
+        # Jittered: what failed together does not come back together.
+        wait_s = handler.retries.wait_s(held.job.attempts) * (0.5 + self._entropy(1)[0] / 510)
+
+        async def write() -> None:
+            async with self._database.write(fence=held.fence) as transaction:  # in this order: see ``_end``
+                await handler.put_off(transaction, held.job, error, wait_s)
+                await jobs.retry_later(transaction, held.fence, wait_s, error)
+
+        await insist(write)
 
     async def _fail(self, held: _Held, error: ShadowError, log: FilteringBoundLogger) -> None:
         if not held.job.is_failing:

@@ -5,8 +5,10 @@ configuration, no argument, no environment and no file. The user's own means (ne
 are left to git and ssh, which run with the user's configuration, outside of every workspace.
 """
 
+import asyncio
 import os
 import shlex
+import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,13 +16,15 @@ from dataclasses import dataclass, field
 from shadow.core.egress import EgressLimits, EgressPolicy, EgressRule, parse_rules
 from shadow.core.repositories import DEFAULT_PORTS, Credential, RemoteRepository, Scheme, is_address
 from shadow.egress.guard import guarding_proxy
-from shadow.egress.resolving import checked_addresses
+from shadow.egress.resolving import checked_addresses, resolve_by_system
+from shadow.scm.failures import HOST_UNKNOWN_MEND, HostUnknown, RemoteUnreachable
 from shadow.scm.git import Call, Runner
 from shadow.scm.local_source import LocalSource
 
 _SSH_OPTIONS = (
     "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 -o ForwardAgent=no"
 )
+RESOLVE_S = 5.0
 _HTTP = ("http.lowSpeedLimit=1000", "http.lowSpeedTime=60", "http.followRedirects=initial")
 
 
@@ -86,14 +90,32 @@ async def to_remote(
 ) -> AsyncGenerator[Access]:
     """``policy``: which addresses it may lead to. ``proxy``: of the host's own network; then that one judges addresses.
 
-    Raises: Denied: the host of an ssh address is not allowed. Unavailable: it does not resolve.
+    Raises: Denied: the host of an ssh address is not allowed. HostUnknown: there is none of that name. Unavailable: it does
+    not resolve.
     """
-    ssh = await _pinned(repository, policy) if repository.scheme is Scheme.SSH else ""
-    async with (
-        guarding_proxy(policy) if proxy is None else nullcontext(proxy) as through,
-        _reaching(repository, credential, through, about, ssh=ssh) as access,
-    ):
-        yield access
+    try:
+        ssh = await _pinned(repository, policy) if repository.scheme is Scheme.SSH else ""
+        async with (
+            guarding_proxy(policy) if proxy is None else nullcontext(proxy) as through,
+            _reaching(repository, credential, through, about, ssh=ssh) as access,
+        ):
+            yield access
+    except RemoteUnreachable:
+        if proxy is None and repository.scheme is not Scheme.SSH:  # an alias of ssh's configuration is no name
+            await _check_name(repository.host, about)
+        raise
+
+
+async def _check_name(host: str, about: str) -> None:
+    """git only says that its tunnel failed. Raises: HostUnknown."""
+    try:
+        async with asyncio.timeout(RESOLVE_S):
+            await resolve_by_system(host)
+    except TimeoutError:
+        return
+    except OSError as error:
+        if error.errno == socket.EAI_NONAME:
+            raise HostUnknown(f"{about} failed: there is no host {host!r}.", mend=HOST_UNKNOWN_MEND) from error
 
 
 async def _pinned(repository: RemoteRepository, policy: EgressPolicy) -> str:

@@ -17,6 +17,7 @@ from shadow.core.errors import (
 )
 
 MAX_SHOWN = 2000
+HOST_UNKNOWN_MEND = "Check the host's name and the network, then try again."
 
 
 class CredentialsWanted(Denied):
@@ -27,6 +28,12 @@ class CredentialsWanted(Denied):
 
 class RemoteUnreachable(Unavailable):
     code = "remote_unreachable"
+
+
+class HostUnknown(RemoteUnreachable):
+    """There is no host of that name: mistyped, or the network has no names for us."""
+
+    code = "host_unknown"
 
 
 class TlsFailed(Denied):
@@ -106,13 +113,13 @@ _SIGNS: Sequence[_Sign] = (
             "Access denied",
         ),
     ),
+    _Sign(HostUnknown, HOST_UNKNOWN_MEND, ("Name or service not known",)),
     _Sign(
         RemoteUnreachable,
         "Check the address and the network, then try again.",
         (
             "Could not resolve host",
             r"CONNECT tunnel failed, response 5\d\d",
-            "Name or service not known",
             "Failed to connect",
             "Connection (refused|timed out|reset|closed)",
             "Network is unreachable",

@@ -1,17 +1,19 @@
 """Checkpoints: conversation, files and commit taken together, and returned to together."""
 
+from hashlib import sha256
+
 from shadow.agent.task_log import TaskLog
-from shadow.core.errors import ShadowError, StaleEpoch
+from shadow.core.errors import Conflict, ShadowError, StaleEpoch
 from shadow.core.events import CheckpointFailed, CheckpointTaken, FileChange, RolledBack
 from shadow.core.git import GitCheckpoint
 from shadow.core.ids import make_id
 from shadow.core.tasks import Checkpoint, Task, TaskState
 from shadow.db import checkpoints, events
 from shadow.db.database import Transaction
-from shadow.engine.context import Handler, JobContext
+from shadow.engine.context import JobContext
 from shadow.execution.interface import ToolExecutor
 from shadow.tasks.steps import Step, step
-from shadow.tasks.workshop import KEPT_LEASE_S, Workshop, operation
+from shadow.tasks.workshop import KEPT_LEASE_S, TaskHandler, operation
 
 MAX_CHANGES = 100
 """Of files, in one event."""
@@ -20,10 +22,7 @@ MAX_CHANGES = 100
 class Checkpointing:
     """Of one run. ``take`` is cheap where nothing has changed, and then leaves no trace."""
 
-    def __init__(
-        self, shop: Workshop, context: JobContext, task: Task, executor: ToolExecutor, log: TaskLog, *, run: int
-    ) -> None:
-        self._shop = shop
+    def __init__(self, context: JobContext, task: Task, executor: ToolExecutor, log: TaskLog, *, run: int) -> None:
         self._context = context
         self._task = task
         self._executor = executor
@@ -33,26 +32,26 @@ class Checkpointing:
 
     async def take(self) -> None:
         """It may be impossible, by what the agent did to its repository, say: that is told, and the run goes on."""
-        checkpoint_id = make_id("cp", entropy=self._shop.entropy(12))
         try:
-            taken = await self._executor.git_checkpoint(checkpoint_id)
+            taken = await self._put_down()
             if self._is_as_before(taken):
-                await self._executor.git_drop_checkpoints([checkpoint_id])
+                await self._executor.git_drop_checkpoints([taken.name])
                 return
             changes = await self._changes()
         except StaleEpoch:
             raise  # another worker is at it
         except ShadowError as error:
             self._log.tell(CheckpointFailed(code=error.code, message=error.message))
+            await self._log.flush()  # in its place: whoever looks for one is told why there is none
             return
         await self._log.flush()
         told = CheckpointTaken(
-            checkpoint_id=checkpoint_id, run=self._run, branch=taken.branch, head=taken.head, changes=changes
+            checkpoint_id=taken.name, run=self._run, branch=taken.branch, head=taken.head, changes=changes
         )
         async with self._context.write() as transaction:
             (recorded,) = await events.append(transaction, self._task.id, [told])
             checkpoint = Checkpoint(
-                id=checkpoint_id,
+                id=taken.name,
                 task_id=self._task.id,
                 seq=recorded.seq,
                 run=self._run,
@@ -63,6 +62,15 @@ class Checkpointing:
             )
             await checkpoints.add(transaction, checkpoint)
         self._last = taken
+
+    async def _put_down(self) -> GitCheckpoint:
+        """Named by its number: a ref that was left before its row was written is taken over by the next one, in whichever run."""
+        async with self._context.database.read() as connection:
+            number = await checkpoints.count(connection, self._task.id)
+        try:
+            return await self._executor.git_checkpoint(_name(self._task.id, number))
+        except Conflict:  # a git that was killed may have left that name locked
+            return await self._executor.git_checkpoint(_name(self._task.id, number, "beside"))
 
     def _is_as_before(self, taken: GitCheckpoint) -> bool:
         last = self._last
@@ -76,11 +84,12 @@ class Checkpointing:
         return tuple(FileChange(path=c.path, added=c.added, removed=c.removed) for c in found.changes)
 
 
-class RollingBack(Handler):
-    """The job that returns to a checkpoint. Where the task stands now becomes one itself, so that nothing is out of reach."""
+def _name(*parts: object) -> str:
+    return make_id("cp", entropy=sha256(" ".join(map(str, parts)).encode()).digest()[:12])
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+
+class RollingBack(TaskHandler):
+    """The job that returns to a checkpoint. Where the task stands now becomes one itself, so that nothing is out of reach."""
 
     async def run(self, context: JobContext) -> None:
         shop = self._shop
@@ -88,7 +97,7 @@ class RollingBack(Handler):
         async with context.database.read() as connection:
             wanted = await checkpoints.find(connection, task.id, context.job.payload["checkpoint_id"])
         async with shop.log(context) as log, shop.attached(task) as executor:
-            before = Checkpointing(shop, context, task, executor, log, run=task.runs)
+            before = Checkpointing(context, task, executor, log, run=task.runs)
             await context.step("CHECKPOINT", before.take)
             with step(log, Step.ROLL_BACK) as details:
                 target = GitCheckpoint(
@@ -96,7 +105,7 @@ class RollingBack(Handler):
                 )
                 await executor.git_restore(target, operation=operation(executor, context.job.id, "restore"))
                 details.append(f"to {wanted.id}, before event {wanted.seq + 1}")
-        if task.state is TaskState.HIBERNATED and task.workspace_id is not None:
+        if (await shop.task(context)).state is TaskState.HIBERNATED and task.workspace_id is not None:
             await shop.manager.hibernate(task.workspace_id, keep_s=KEPT_LEASE_S)
 
         async def tell(transaction: Transaction) -> None:

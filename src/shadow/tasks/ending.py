@@ -1,52 +1,56 @@
 """Jobs that let go of what a task holds: hibernate, archive, delete, and the rules that say when by themselves."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from shadow.core.errors import ShadowError
+from shadow.core.errors import NotFound, ShadowError
+from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState, TaskStep, step
 from shadow.core.workspaces import WorkspaceState
 from shadow.db import jobs, messages, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
-from shadow.tasks.workshop import KEPT_LEASE_S, Workshop
+from shadow.tasks.elsewhere import is_elsewhere, leave_to_its_host
+from shadow.tasks.workshop import KEPT_LEASE_S, TaskHandler, Workshop
 
 CLEAN_UP_EVERY_S = 60.0
+_WAITING = LIVE_STATES - {TaskState.STARTING, TaskState.RUNNING}
 FORGET_JOBS_AFTER_S = 7 * 24 * 3600.0
 """Those of no task; a task's go with it."""
 
 
-class Hibernating(Handler):
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
-
+class Hibernating(TaskHandler):
     async def run(self, context: JobContext) -> None:
         task = await self._shop.task(context)
-        if task.state is not TaskState.IDLE:
+        if task.state is not TaskState.IDLE or context.stop.is_set():
             return
         if task.workspace_id is not None:
             await self._shop.manager.hibernate(task.workspace_id, keep_s=KEPT_LEASE_S)
 
         async def tell(transaction: Transaction) -> None:
             await self._shop.tasks.move(transaction, task.id, TaskStep.HIBERNATE)
+            if (await jobs.get(transaction.connection, context.job.id)).stop_requested:
+                # Somebody uses it again: it may be awake by now.
+                await self._shop.tasks.move(transaction, task.id, TaskStep.WAKE)
 
         context.finish_with(tell)
 
 
-class Archiving(Handler):
+class Archiving(TaskHandler):
     """Everything but the log goes, artifacts stay."""
-
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
 
     async def run(self, context: JobContext) -> None:
         task = await self._shop.task(context)
         if task.state is TaskState.ARCHIVED:
             return
         step(task.state, TaskStep.ARCHIVE)  # before anything is gone
-        if task.workspace_id is not None:
+        elsewhere = is_elsewhere(task, self._shop.tasks.host)
+        if task.workspace_id is not None and not elsewhere:
             await self._shop.manager.destroy(task.workspace_id)
 
         async def tell(transaction: Transaction) -> None:
+            if elsewhere:
+                await leave_to_its_host(transaction, task, artifacts_too=False, entropy=self._shop.entropy)
             for message in await messages.queue(transaction.connection, task.id):
                 await messages.remove(transaction, task.id, message.id)
             await tasks.change(transaction, task.id, workspace_id=None)
@@ -55,23 +59,37 @@ class Archiving(Handler):
         context.finish_with(tell)
 
 
-class Deleting(Handler):
+class Deleting(TaskHandler):
     """The last job of a task."""
+
+    async def run(self, context: JobContext) -> None:
+        task = await self._shop.task(context)
+        elsewhere = is_elsewhere(task, self._shop.tasks.host)
+        if task.workspace_id is not None and not elsewhere:
+            await self._shop.manager.destroy(task.workspace_id)
+        self._shop.artifacts.delete_all(task.id)
+
+        async def forget(transaction: Transaction) -> None:
+            if elsewhere:
+                await leave_to_its_host(transaction, task, artifacts_too=True, entropy=self._shop.entropy)
+            await jobs.detach(transaction, context.fence)
+            await tasks.delete(transaction, task.id)
+
+        context.finish_with(forget)
+
+
+class Freeing(Handler):
+    """What is left here of a task that was let go of elsewhere."""
 
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
 
     async def run(self, context: JobContext) -> None:
-        task = await self._shop.task(context)
-        if task.workspace_id is not None:
-            await self._shop.manager.destroy(task.workspace_id)
-        self._shop.artifacts.delete_all(task.id)
-
-        async def forget(transaction: Transaction) -> None:
-            await jobs.detach(transaction, context.fence)
-            await tasks.delete(transaction, task.id)
-
-        context.finish_with(forget)
+        payload = context.job.payload
+        if payload["workspace_id"] is not None:
+            await self._shop.manager.destroy(WorkspaceId(payload["workspace_id"]))
+        if payload["artifacts_of"] is not None:
+            self._shop.artifacts.delete_all(payload["artifacts_of"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +105,7 @@ class CleanupPolicy:
 
 
 class CleaningUp(Handler):
-    """Asks for what the policy says, a task at a time; and puts on record which workspaces are gone.
+    """Asks for what the policy says, a task at a time, of those on this host; and puts on record which workspaces are gone.
 
     The other side needs no look: a workspace that no row names was made with a short lease, or was let go of, and ends by it.
     """
@@ -100,7 +118,7 @@ class CleaningUp(Handler):
         policy, ask = self._policy, self._shop.tasks
 
         async def sleep(task_id: TaskId, at: float) -> None:
-            await ask.hibernate(task_id)
+            await ask.hibernate(task_id, unchanged_since=at)
 
         async def leave(task_id: TaskId, at: float) -> None:
             await ask.archive(task_id, unchanged_since=at)
@@ -119,7 +137,7 @@ class CleaningUp(Handler):
                 continue
             async with context.write() as transaction:
                 at = transaction.now - after_s
-                found = await tasks.unchanged_since(transaction.connection, at, states=states)
+                found = await tasks.unchanged_since(transaction.connection, at, states=states, host=ask.host)
             for task in found:
                 try:
                     if await self._is_in_use(task):
@@ -128,9 +146,20 @@ class CleaningUp(Handler):
                     done += 1
                 except ShadowError:
                     continue  # somebody uses it again, or it is gone, or nobody can tell: then it waits
+        await self._mend_stuck(context)
         async with context.write() as transaction:
             await jobs.prune(transaction, FORGET_JOBS_AFTER_S)
         return {"tasks": done, "lost": await self._note_lost(context)}
+
+    async def _mend_stuck(self, context: JobContext) -> None:
+        """Tasks whose state waits for a worker that was lost for good."""
+        async with context.database.read() as connection:
+            at = await context.database.now(connection) - CLEAN_UP_EVERY_S
+            states = {TaskState.STARTING, TaskState.RUNNING}
+            busy = await tasks.unchanged_since(connection, at, states=states, host=self._shop.tasks.host)
+        for task in busy:
+            with suppress(NotFound):
+                await self._shop.tasks.mend(task.id)
 
     async def _is_in_use(self, task: Task) -> bool:
         """Whether a person has a terminal in its workspace."""
@@ -146,12 +175,10 @@ class CleaningUp(Handler):
     async def _note_lost(self, context: JobContext) -> int:
         """Tasks that wait and whose workspace is not there any more: its lease ended, or somebody removed it."""
         async with context.database.read() as connection:
-            waiting = await tasks.newest(connection, states=LIVE_STATES - {TaskState.STARTING, TaskState.RUNNING})
+            waiting = await tasks.with_workspace(connection, host=self._shop.tasks.host, states=_WAITING)
         lost = 0
-        for task in waiting:
-            if task.workspace_id is None or task.host != self._shop.tasks.host:
-                continue
-            if not await self._shop.is_there(task.workspace_id):
-                await self._shop.tasks.archive(task.id, unchanged_since=task.updated_at)
+        for task_id, workspace_id, updated_at in waiting:
+            if not await self._shop.is_there(workspace_id):
+                await self._shop.tasks.archive(task_id, unchanged_since=updated_at)
                 lost += 1
         return lost

@@ -13,6 +13,7 @@ from shadow.agent.task_log import TaskLog
 from shadow.core.errors import NothingToCommit, Rejected, ShadowError, StaleEpoch
 from shadow.core.events import (
     MAX_DIFF_BYTES,
+    AttemptFailed,
     CheckFinished,
     FileChange,
     RunFinished,
@@ -24,13 +25,13 @@ from shadow.core.tasks import Task
 from shadow.db import events
 from shadow.db.codec import decode_event, encode_event
 from shadow.db.database import Transaction
-from shadow.engine.context import JobContext
+from shadow.engine.context import JobContext, Stopped
 from shadow.execution.interface import ToolExecutor
 from shadow.scm.collecting import NothingToDeliver, Work
 from shadow.scm.delivering import difference, patch
 from shadow.tasks.checking import check_work
 from shadow.tasks.committing import commit_message
-from shadow.tasks.steps import Step, counted, step
+from shadow.tasks.steps import REMOTE, Step, counted, step
 from shadow.tasks.values import Deliver, ProjectConfig, RunOptions, settings_from_json
 from shadow.tasks.workshop import WORKING_LEASE_S, Workshop, operation
 
@@ -68,6 +69,9 @@ class HandingOut:
             return await self._hand_out(finished)
         except StaleEpoch:
             raise  # another worker is at it
+        except Stopped:
+            stopped = "It was stopped before that; the next run hands it out."
+            return replace(finished, status=RunStatus.INTERRUPTED.value, undelivered=stopped)
         except ShadowError as error:
             return replace(finished, status=RunStatus.FAILED.value, code=error.code, undelivered=str(error))
 
@@ -100,7 +104,19 @@ class HandingOut:
             if result is not None:
                 await events.append(transaction, self._task.id, [decode_event(*result)])
 
-        result = await self._context.step(name, act, also=tell)
+        def put_off(error: ShadowError, attempt: int, wait_s: float) -> None:
+            self._log.tell(
+                AttemptFailed(
+                    what=name,
+                    code=error.code,
+                    message=error.message,
+                    attempt=attempt,
+                    attempts=REMOTE.attempts,
+                    wait_s=wait_s,
+                )
+            )
+
+        result = await self._context.step(name, act, retries=REMOTE, put_off=put_off, also=tell)
         return None if result is None else decode_event(*result)
 
     async def _commit(self, finished: RunFinished) -> WorkCommitted | None:

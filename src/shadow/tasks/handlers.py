@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from shadow.engine.worker import Handler
-from shadow.tasks import service
+from shadow.tasks import elsewhere, service
 from shadow.tasks.checkpointing import RollingBack
-from shadow.tasks.ending import Archiving, CleaningUp, CleanupPolicy, Deleting, Hibernating
+from shadow.tasks.ending import Archiving, CleaningUp, CleanupPolicy, Deleting, Freeing, Hibernating
 from shadow.tasks.initialising import Initialising
 from shadow.tasks.running import Running
 from shadow.tasks.workshop import Workshop
@@ -19,5 +19,6 @@ def make_handlers(shop: Workshop, policy: CleanupPolicy) -> Mapping[str, Handler
         service.HIBERNATE: Hibernating(shop),
         service.ARCHIVE: Archiving(shop),
         service.DELETE: Deleting(shop),
-        service.CLEAN_UP: CleaningUp(shop, policy),
+        elsewhere.FREE: Freeing(shop),
+        service.clean_up_of(shop.tasks.host): CleaningUp(shop, policy),
     }

@@ -11,23 +11,24 @@ from dataclasses import replace
 
 from shadow.agent.task_log import TaskLog
 from shadow.core.commands import CommandSpec, Exited, shell
-from shadow.core.errors import Rejected, ShadowError
+from shadow.core.errors import NotFound, Rejected, ShadowError
 from shadow.core.events import TaskFailed
 from shadow.core.repositories import Repository, parse_repository
 from shadow.core.tasks import Task, TaskStep
 from shadow.db import events, jobs, messages, tasks
 from shadow.db.database import Transaction
-from shadow.engine.context import Handler, JobContext
+from shadow.engine.context import JobContext
 from shadow.execution.interface import ToolExecutor
+from shadow.scm.failures import HostUnknown
 from shadow.scm.repositories import Source
 from shadow.tasks.checking import shown_ending
 from shadow.tasks.project import read_project_config
 from shadow.tasks.service import RUN, check_capabilities
 from shadow.tasks.services import start_services
-from shadow.tasks.steps import Step, step
+from shadow.tasks.steps import REMOTE, Step, step
 from shadow.tasks.values import settings_from_json, settings_to_json
 from shadow.tasks.watching import start_egress
-from shadow.tasks.workshop import WORKING_LEASE_S, Workshop, end_commands, operation
+from shadow.tasks.workshop import WORKING_LEASE_S, TaskHandler, end_commands, operation
 
 SETUP_TIMEOUT_S = 1800.0
 
@@ -38,9 +39,8 @@ class StoppedBefore(ShadowError):
     code = "stopped"
 
 
-class Initialising(Handler):
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+class Initialising(TaskHandler):
+    retries = REMOTE
 
     async def run(self, context: JobContext) -> None:
         shop = self._shop
@@ -139,7 +139,12 @@ class Initialising(Handler):
             opening = self._shop.repositories.opened(
                 self._repository(task), branch=settings.branch, depth=settings.depth, about=task.title
             )
-            source = await opening.__aenter__()
+            try:
+                source = await opening.__aenter__()
+            except HostUnknown as error:  # most likely mistyped, and nothing is lost by asking whoever typed it
+                raise NotFound(
+                    error.message, mend="Check the host's name; `shadow task resume` tries again."
+                ) from error
             details.append(f"{source.checkout.base_branch or 'detached'} at {source.checkout.base_commit[:12]}")
         try:
             yield source

@@ -6,36 +6,39 @@ flight is asked of the workspace by its operation. Commit, check and delivery ar
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from shadow.agent.loop import ModelFacts, RunLimits, RunState, RunStatus
 from shadow.agent.model import Model
 from shadow.agent.prompts.instructions import Facts, instructions
-from shadow.agent.rebuilding import fold, interrupted_step
+from shadow.agent.rebuilding import InterruptedStep, fold, interrupted_step
 from shadow.agent.runner import Agent, run
 from shadow.agent.task_log import TaskLog
 from shadow.agent.toolbox import Bench, Toolbox
 from shadow.agent.tools.all import make_tools
+from shadow.core.commands import Lost
 from shadow.core.conversation import Usage, UserMessage
 from shadow.core.errors import NotFound, ShadowError
-from shadow.core.events import RunFinished, RunStarted, TaskEvent, active
+from shadow.core.events import Recorded, RunFinished, RunStarted, StateChanged, StepFinished, TaskEvent, active
+from shadow.core.ids import CommandId
 from shadow.core.tasks import Task, TaskState, TaskStep
 from shadow.core.workspaces import WorkspaceState
 from shadow.db import events, jobs, messages, tasks
 from shadow.db.codec import decode_event, encode_event
 from shadow.db.database import Transaction
-from shadow.engine.context import Handler, JobContext, Stopped
+from shadow.engine.context import JobContext, Stopped
 from shadow.engine.retries import RetryPolicy
 from shadow.execution.interface import ToolExecutor
 from shadow.tasks.checkpointing import Checkpointing
 from shadow.tasks.handing_out import HandingOut
-from shadow.tasks.service import ARCHIVE, RUN
+from shadow.tasks.service import ARCHIVE, DELETE, RUN
 from shadow.tasks.services import start_services
 from shadow.tasks.steps import Step, step
 from shadow.tasks.values import ProjectConfig, RunOptions, TaskSettings, settings_from_json
 from shadow.tasks.watching import egress_told, start_egress
-from shadow.tasks.workshop import Workshop, operation
+from shadow.tasks.workshop import TaskHandler, operation
 
 BEGIN = "BEGIN"
 CHECKPOINT = "CHECKPOINT"
@@ -51,17 +54,14 @@ class Begun:
     """Of the run, from 1."""
     text: str
     slept: bool
-    """Whether nothing of the workspace was running before."""
+    """Whether it was put to sleep and no run has woken it since: who only looked at it starts nothing."""
 
 
 class QueueMoved(Exception):
     """What is first in the queue is not what was."""
 
 
-class Running(Handler):
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
-
+class Running(TaskHandler):
     async def run(self, context: JobContext) -> dict[str, Any] | None:
         begun = await self._begin(context)
         if begun is None:
@@ -115,8 +115,10 @@ class Running(Handler):
         task = await self._shop.task(context)
         waiting = await self._shop.tasks.queue(task.id)
 
+        async with context.database.read() as connection:
+            slept = is_asleep(await events.of_kinds(connection, task.id, ("state_changed", "step_finished")))
+
         async def first() -> dict[str, Any] | None:
-            slept = task.state is TaskState.HIBERNATED
             return {"number": task.runs + 1, "text": waiting[0].text, "slept": slept} if waiting else None
 
         async def take(transaction: Transaction, begun: dict[str, Any] | None) -> None:
@@ -145,10 +147,12 @@ class Running(Handler):
             await shop.tasks.move(transaction, task.id, TaskStep.END_RUN)
             await events.append(transaction, task.id, [finished])
             waiting = await messages.queue(transaction.connection, task.id)
+            others = await jobs.of_task(transaction.connection, task.id, open_only=True)
+            if any(job.kind in (ARCHIVE, DELETE) for job in others):
+                return
             if is_over and not waiting:
                 await shop.tasks.add_job(transaction, task, ARCHIVE)
                 return
-            others = await jobs.of_task(transaction.connection, task.id, open_only=True)
             # Who stopped the agent wants to look first, unless they said something with it.
             follows = any(job.kind == RUN and job.id != context.job.id for job in others)
             stopped = (await jobs.get(transaction.connection, context.job.id)).stop_requested
@@ -168,7 +172,7 @@ class Running(Handler):
         began = time.monotonic()
         await self._wake(context, task, project, begun, log)
         async with shop.attached(task) as executor, shop.open_model(task.model) as model:
-            checkpointing = Checkpointing(shop, context, task, executor, log, run=begun.number)
+            checkpointing = Checkpointing(context, task, executor, log, run=begun.number)
             if START not in context.recorded:
                 await context.step(CHECKPOINT, checkpointing.take)
                 await self._start(context, task, begun)
@@ -241,7 +245,8 @@ class Running(Handler):
         await log.flush()
         told: Sequence[TaskEvent] = [one.event for one in active(await self._shop.tasks.events(task.id))]
         state = fold(fresh, told)
-        interrupted = interrupted_step(told, step=state.steps)
+        interrupted = await timed(interrupted_step(told, step=state.steps), executor, now=self._shop.clock())
+        state = replace(state, elapsed_s=state.elapsed_s + sum(interrupted.spent_s.values()))
         bench.commands += interrupted.commands
         bench.todo = interrupted.todo
         bench.told_to.update(interrupted.told_to)
@@ -274,6 +279,31 @@ class Running(Handler):
 
 
 async def _nothing() -> None: ...
+
+
+def is_asleep(told: Sequence[Recorded]) -> bool:
+    """Whether nothing has woken it since it was put to sleep, as a run does: with what belongs to it."""
+    asleep = False
+    for recorded in told:
+        match recorded.event:
+            case StateChanged(state=TaskState.HIBERNATED):
+                asleep = True
+            case StepFinished(name=Step.WAKE_WORKSPACE):
+                asleep = False
+            case _:
+                continue
+    return asleep
+
+
+async def timed(step: InterruptedStep, executor: ToolExecutor, *, now: float) -> InterruptedStep:
+    """With how long its calls' commands have run: they went on though nobody waited for them."""
+    spent_s: dict[str, float] = {}
+    for call_id, command_id in step.waited_for.items():
+        with suppress(NotFound):  # the call is made again, and says so
+            command = await executor.get_command(CommandId(command_id))
+            if not isinstance(command.ending, Lost):
+                spent_s[call_id] = max(0.0, (command.ended_at or now) - command.started_at)
+    return replace(step, spent_s=spent_s)
 
 
 def fresh_state(model: Model, toolbox: Toolbox, limits: RunLimits, *, instructions: str) -> RunState:

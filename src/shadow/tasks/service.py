@@ -1,11 +1,23 @@
 """What can be asked of tasks. Everything here is one transaction; the work itself is done by jobs, by whichever worker."""
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from shadow.core.conversation import Usage
 from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
-from shadow.core.events import QueueChanged, Recorded, RolledBack, RunFinished, StateChanged, TaskCreated, Waiting
+from shadow.core.events import (
+    CheckpointFailed,
+    QueueChanged,
+    Recorded,
+    RolledBack,
+    RunFinished,
+    RunStarted,
+    StateChanged,
+    TaskCreated,
+    Waiting,
+)
 from shadow.core.ids import WorkspaceId, make_id
 from shadow.core.jobs import Job, JobId, JobState, NewJob
 from shadow.core.repositories import LocalRepository, RemoteRepository, Repository
@@ -14,6 +26,7 @@ from shadow.core.workspaces import Capabilities
 from shadow.db import checkpoints, events, jobs, messages, tasks
 from shadow.db.database import Database, Transaction
 from shadow.engine.identity import is_gone
+from shadow.tasks.elsewhere import is_elsewhere, other_host
 from shadow.tasks.values import RunOptions, TaskSettings, settings_from_json, settings_to_json
 
 MAX_MESSAGE_CHARS = 200_000
@@ -31,7 +44,11 @@ ROLL_BACK = "roll_back"
 HIBERNATE = "hibernate"
 ARCHIVE = "archive"
 DELETE = "delete"
-CLEAN_UP = "clean_up"
+
+
+def clean_up_of(host: str | None) -> str:
+    """The kind of the job that looks after the tasks of ``host``: only its own workers can see what became of them there."""
+    return f"clean_up_{sha256((host or '').encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +149,7 @@ class Tasks:
         """
         check_message(text)
         message = self._message(task_id, text)
-        async with self.database.write() as transaction:
-            task = await self._opened(transaction, task_id)
+        async with self._opened(task_id) as (transaction, task):
             check_usable(task)
             if len(await messages.queue(transaction.connection, task_id)) >= MAX_QUEUED:
                 raise LimitExceeded(f"{MAX_QUEUED} messages wait already.", mend="Remove some, or wait.")
@@ -144,6 +160,7 @@ class Tasks:
             await messages.add(transaction, message, first=stop)
             if stop:
                 await self._request_stop(transaction, task_id, RUN)
+            await self._request_stop(transaction, task_id, HIBERNATE)
             await self.tell_queue(transaction, task_id)
             open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
             # The end of a start, and of a run that nobody stopped, adds the next one.
@@ -188,17 +205,38 @@ class Tasks:
             await tasks.get(transaction.connection, task_id)
             return await self._request_stop(transaction, task_id)
 
-    async def _opened(self, transaction: Transaction, task_id: TaskId) -> Task:
-        """The task, which nobody else changes before the end. Its state is mended where the worker of its last job was lost for
-        good. Raises: NotFound; Conflict: it is about to be archived or deleted."""
-        task = await tasks.get(transaction.connection, task_id, for_update=True)
-        open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
+    @asynccontextmanager
+    async def _opened(self, task_id: TaskId) -> AsyncGenerator[tuple[Transaction, Task]]:
+        """The task, mended, which nobody else changes before the end.
+
+        Raises: NotFound; Conflict: it is about to be archived or deleted; OtherHost: nobody will ever work with it.
+        """
+        try:
+            async with self.database.write() as transaction:
+                task = await tasks.get(transaction.connection, task_id, for_update=True)
+                open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
+                self._check_open(task, open_jobs)
+                yield transaction, task if open_jobs else await self._mended(transaction, task)
+        except (Conflict, LimitExceeded):
+            await self.mend(task_id)  # a refusal undid it with the rest
+            raise
+
+    def _check_open(self, task: Task, open_jobs: Sequence[Job]) -> None:
         if any(job.kind in (ARCHIVE, DELETE) for job in open_jobs):
-            raise Conflict(f"The task {task_id} is about to be archived.", mend="Begin a new one.")
-        if open_jobs:
-            return task
+            raise Conflict(f"The task {task.id} is about to be archived.", mend="Begin a new one.")
+        if is_elsewhere(task, self.host) and not self.database.is_shared:
+            raise other_host(task.id, task.host)
+
+    async def mend(self, task_id: TaskId) -> None:
+        """The state of a task that no job is open for, where the worker of its last one was lost for good. Raises: NotFound."""
+        async with self.database.write() as transaction:
+            task = await tasks.get(transaction.connection, task_id, for_update=True)
+            if not await jobs.of_task(transaction.connection, task_id, open_only=True):
+                await self._mended(transaction, task)
+
+    async def _mended(self, transaction: Transaction, task: Task) -> Task:
         if task.state is TaskState.STARTING:
-            return await self.move(transaction, task_id, TaskStep.FAIL)
+            return await self.move(transaction, task.id, TaskStep.FAIL)
         if task.state is TaskState.RUNNING:
             lost = RunFinished(
                 run=task.runs,
@@ -209,23 +247,22 @@ class Tasks:
                 took_ms=0.0,
                 code="worker_lost",
             )
-            await events.append(transaction, task_id, [lost])
-            await tasks.change(transaction, task_id, outcome=lost.status, summary=lost.summary)
-            return await self.move(transaction, task_id, TaskStep.END_RUN)
+            await events.append(transaction, task.id, [lost])
+            await tasks.change(transaction, task.id, outcome=lost.status, summary=lost.summary)
+            return await self.move(transaction, task.id, TaskStep.END_RUN)
         return task
 
     async def _request_stop(self, transaction: Transaction, task_id: TaskId, kind: str | None = None) -> bool:
         """``kind``: only of such jobs. A run that nobody has begun will not begin, and what it would have said waits on."""
         open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
         for job in [job for job in open_jobs if kind in (None, job.kind)]:
-            if job.kind != RUN or not await jobs.cancel_waiting(transaction, job.id):
+            if job.kind not in (RUN, HIBERNATE) or not await jobs.cancel_waiting(transaction, job.id):
                 await jobs.request_stop(transaction, job.id)
         return bool(open_jobs)
 
     async def resume(self, task_id: TaskId) -> None:
         """What failed begins again where it failed, what waits is said. Raises: Conflict: there is nothing to resume."""
-        async with self.database.write() as transaction:
-            task = await self._opened(transaction, task_id)
+        async with self._opened(task_id) as (transaction, task):
             if await jobs.of_task(transaction.connection, task_id, open_only=True):
                 return  # a worker is at it, or will be
             if task.state is TaskState.FAILED:
@@ -263,11 +300,22 @@ class Tasks:
             return await checkpoints.all_of(connection, task_id)
 
     async def before_run(self, task_id: TaskId, run: int) -> str:
-        """The checkpoint that was taken before that run. Raises: NotFound."""
-        found = [checkpoint.id for checkpoint in await self.checkpoints(task_id) if checkpoint.run == run]
-        if not found:
-            raise NotFound(f"There is no checkpoint before run {run}.", mend="`shadow task checkpoints` lists them.")
-        return found[0]
+        """The last checkpoint from before anything of that run. Raises: NotFound: there is none, and why."""
+        recorded, taken = await self.events(task_id), await self.checkpoints(task_id)
+        starts = [one.seq for one in recorded if isinstance(one.event, RunStarted) and one.event.run == run]
+        if not starts:
+            raise NotFound(f"The task {task_id} has no run {run}.", mend="`shadow task show` tells of its runs.")
+        before = [checkpoint for checkpoint in taken if checkpoint.seq < starts[0]]
+        if before and before[-1].run == run:
+            return before[-1].id
+        said = recorded[starts[0] - 2].event
+        why = f" ({said.message})" if isinstance(said, CheckpointFailed) else ""
+        raise NotFound(
+            f"No checkpoint could be taken before run {run}{why}.",
+            mend=f"The last one before it is {before[-1].id}."
+            if before
+            else "`shadow task checkpoints` lists those there are.",
+        )
 
     async def roll_back(self, task_id: TaskId, reference: str, *, message: str | None = None) -> Checkpoint:
         """Conversation, files and commit as they were at a checkpoint; then ``message``, in place of what was said there.
@@ -276,8 +324,7 @@ class Tasks:
         """
         if message is not None:
             check_message(message)
-        async with self.database.write() as transaction:
-            task = await self._opened(transaction, task_id)
+        async with self._opened(task_id) as (transaction, task):
             check_usable(task)
             checkpoint = await checkpoints.find(transaction.connection, task_id, reference)
             if await jobs.of_task(transaction.connection, task_id, open_only=True):
@@ -293,15 +340,30 @@ class Tasks:
 
     # Ending
 
-    async def hibernate(self, task_id: TaskId) -> None:
-        """Raises: Conflict: it is not idle."""
-        async with self.database.write() as transaction:
-            task = await self._opened(transaction, task_id)
-            if task.state is TaskState.HIBERNATED:
+    async def hibernate(self, task_id: TaskId, *, unchanged_since: float | None = None) -> None:
+        """``unchanged_since``: as for ``archive``. Raises: Conflict: it is not idle."""
+        async with self._opened(task_id) as (transaction, task):
+            open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
+            if task.state is TaskState.HIBERNATED or _is_in_use(task, open_jobs, since=unchanged_since):
                 return
-            if task.state is not TaskState.IDLE or await jobs.of_task(transaction.connection, task_id, open_only=True):
+            if task.state is not TaskState.IDLE or open_jobs:
                 raise Conflict("The agent is at work.", mend=f"Stop it first: shadow task stop {task_id}")
             await self.add_job(transaction, task, HIBERNATE)
+
+    async def wake(self, workspace_id: WorkspaceId) -> None:
+        """Somebody is about to look at a workspace, or to work in it. If it is a task's, that one counts as used and as awake.
+
+        To be said before the workspace is attached to: then no crash leaves one awake that is on record as asleep.
+        """
+        async with self.database.write() as transaction:
+            task = await tasks.of_workspace(transaction.connection, workspace_id, for_update=True)
+            if task is None:
+                return
+            await self._request_stop(transaction, task.id, HIBERNATE)
+            if task.state is TaskState.HIBERNATED:
+                await self.move(transaction, task.id, TaskStep.WAKE)
+            else:
+                await tasks.change(transaction, task.id)
 
     async def archive(self, task_id: TaskId, *, unchanged_since: float | None = None) -> None:
         """Everything but the log is freed, once what goes on has been stopped. Nothing happens where that was asked before.
@@ -318,19 +380,23 @@ class Tasks:
         async with self.database.write() as transaction:
             task = await tasks.get(transaction.connection, task_id, for_update=True)
             open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
-            if unchanged_since is not None and (open_jobs or task.updated_at > unchanged_since):
+            if _is_in_use(task, open_jobs, since=unchanged_since):
                 return
+            if is_elsewhere(task, self.host):
+                # The workers of its host may be gone for good: whoever comes first does what is left.
+                await jobs.pin(transaction, task_id, None)
+                task = replace(task, host=None)
             if any(job.kind == kind for job in open_jobs) or (kind == ARCHIVE and task.state is TaskState.ARCHIVED):
                 return
             if not open_jobs:
-                task = await self._opened(transaction, task_id)
+                await self._mended(transaction, task)
             await self._request_stop(transaction, task_id)
             await self.add_job(transaction, task, kind)
 
     async def clean_up(self, transaction: Transaction) -> Job:
-        """Have the policies looked after now, whatever the schedule says."""
+        """Have the policies looked after on this host now, whatever the schedule says."""
         job_id = JobId(make_id("job", entropy=self.entropy(12)))
-        return await jobs.add(transaction, NewJob(kind=CLEAN_UP, payload={}, priority=1), job_id=job_id)
+        return await jobs.add(transaction, NewJob(kind=clean_up_of(self.host), payload={}, priority=1), job_id=job_id)
 
     # Looking
 
@@ -359,7 +425,10 @@ class Tasks:
     async def of_workspace(self, workspace_id: WorkspaceId, *, owner: str | None = None) -> Task:
         """The one that works there. Raises: NotFound."""
         async with self.database.read() as connection:
-            return await tasks.of_workspace(connection, workspace_id, owner=owner)
+            found = await tasks.of_workspace(connection, workspace_id, owner=owner)
+        if found is None:
+            raise NotFound(f"There is no workspace {workspace_id!r}.")
+        return found
 
     async def list(
         self,
@@ -407,6 +476,11 @@ async def follow(database: Database, task_id: TaskId, *, after: int = 0) -> Asyn
                 continue
             await news.wait()
             look = False
+
+
+def _is_in_use(task: Task, open_jobs: Sequence[Job], *, since: float | None) -> bool:
+    """Whether something has happened with the task, or goes on; being put to sleep is no use."""
+    return since is not None and (any(job.kind != HIBERNATE for job in open_jobs) or task.updated_at > since)
 
 
 def check_capabilities(capabilities: Capabilities) -> None:

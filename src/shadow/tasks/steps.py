@@ -8,6 +8,10 @@ from enum import StrEnum
 from shadow.agent.task_log import TaskLog
 from shadow.core.errors import ShadowError
 from shadow.core.events import StepFailed, StepFinished, StepStarted
+from shadow.engine.retries import RetryPolicy
+
+REMOTE = RetryPolicy(attempts=6, first_s=2.0)
+"""For what needs a remote: about a minute, in which a short outage passes and nobody waits long for a typo."""
 
 
 class Step(StrEnum):

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from shadow.agent.model import Model
 from shadow.agent.task_log import TaskLog, open_log
 from shadow.core.errors import Conflict, NotFound, ShadowError
-from shadow.core.events import TaskEvent
+from shadow.core.events import AttemptFailed, TaskEvent
 from shadow.core.git import GitPerson
 from shadow.core.ids import Operation, OperationId, WorkspaceId
+from shadow.core.jobs import Job
 from shadow.core.tasks import Task, TaskId
-from shadow.db import tasks
+from shadow.db import events, tasks
+from shadow.db.database import Transaction
 from shadow.db.group import EventWriter
-from shadow.engine.context import JobContext
+from shadow.engine.context import Handler, JobContext
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.scm.repositories import Repositories
 from shadow.storage.artifacts import ArtifactStore
@@ -86,6 +88,24 @@ class Workshop:
                 renewals.cancel()
                 with suppress(asyncio.CancelledError):
                     await renewals
+
+
+class TaskHandler(Handler):
+    """Does one kind of a task's jobs. Where one is tried again later, the task's log says so."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    async def put_off(self, transaction: Transaction, job: Job, error: ShadowError, wait_s: float) -> None:
+        told = AttemptFailed(
+            what=job.kind,
+            code=error.code,
+            message=error.message,
+            attempt=job.attempts,
+            attempts=min(job.max_attempts, self.retries.attempts),
+            wait_s=wait_s,
+        )
+        await events.append(transaction, TaskId(job.payload["task_id"]), [told])
 
 
 def task_id_of(context: JobContext) -> TaskId:

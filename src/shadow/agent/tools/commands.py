@@ -96,9 +96,8 @@ class RunTerminalCmd(DescribedTool[RunTerminalCmdArguments]):
             stdin=StdinMode.OPEN if background else StdinMode.CLOSED,
             timeout_s=None if background else arguments.timeout_s,
         )
-        look_s = BACKGROUND_LOOK_S if background else FIRST_LOOK_S
         try:
-            result = await _start(bench, spec, look_s, call_id)
+            result = await _start(bench, spec, call_id, background=background)
         except OutcomeUnknown as error:
             return _unknown(error)
         command = result.command
@@ -124,8 +123,9 @@ class RunTerminalCmd(DescribedTool[RunTerminalCmdArguments]):
         return _answer(result)
 
 
-async def _start(bench: Bench, spec: CommandSpec, look_s: float, call_id: str) -> CommandResult:
-    """The command after ``look_s``, or at its end. A run that is stopped meanwhile leaves nothing running."""
+async def _start(bench: Bench, spec: CommandSpec, call_id: str, *, background: bool) -> CommandResult:
+    """The command after a first look, or at its end. A run that is stopped meanwhile leaves nothing running."""
+    look_s = BACKGROUND_LOOK_S if background else FIRST_LOOK_S
     operation = bench.operation(call_id)
     starting = asyncio.ensure_future(
         bench.executor.run(spec, wait_s=look_s, output_limit_bytes=MAX_OUTPUT_BYTES, operation=operation)
@@ -136,11 +136,11 @@ async def _start(bench: Bench, spec: CommandSpec, look_s: float, call_id: str) -
         with suppress(ShadowError, TimeoutError):
             async with asyncio.timeout(END_LIMIT_S):
                 command = (await starting).command
-            bench.started(command.id, call_id=call_id)
+            bench.started(command.id, call_id=call_id, background=background)
             if bench.stopping:
                 await _end(bench, command.id)
         raise
-    bench.started(result.command.id, call_id=call_id)
+    bench.started(result.command.id, call_id=call_id, background=background)
     return result
 
 

@@ -66,7 +66,7 @@ async def end_processes(directory: WorkspaceDirectory) -> None:
     with typed_failures("Ending the workspace's processes"):
         fd = directory.open_lock()
         try:
-            with suppress(TimeoutError):  # who was starting it died of that: what it left is killed below
+            with suppress(TimeoutError):  # what is left is killed below
                 async with asyncio.timeout(_STARTS_WITHIN_S):
                     await _end_ready_holders(directory, fd)
             await _wait_for_proxy(directory)
@@ -78,16 +78,29 @@ async def end_processes(directory: WorkspaceDirectory) -> None:
             os.close(fd)
 
 
+async def end_half_started(directory: WorkspaceDirectory) -> None:
+    """The holder of a starter that died before it was done, which nobody will ever use; never any other."""
+    with typed_failures("Ending a workspace that was half started"):
+        await _end_holder(directory, ready_too=False)
+
+
 async def _end_ready_holders(directory: WorkspaceDirectory, lock_fd: int) -> None:
     """Until the ALIVE lock is ours: nobody can start then."""
     while not try_lock(lock_fd, ALIVE):
-        holder = read_holder(directory.fd)
-        # Read after the holder: where it says ready, that one is.
-        handle = ProcessHandle.open(holder) if holder is not None and directory.manifest().ready else None
-        if handle is not None:
-            with handle:
-                await _end(handle, gently=not is_first_of_namespace(handle.pid))
+        await _end_holder(directory, ready_too=True)
         await asyncio.sleep(_POLL_S)
+
+
+async def _end_holder(directory: WorkspaceDirectory, *, ready_too: bool) -> None:
+    """Unless somebody is about to start it."""
+    holder = read_holder(directory.fd)
+    manifest = directory.manifest()
+    # Read after the holder: what it says, it says of that one, or of one that came later.
+    may_end = ready_too if manifest.ready else not is_alive(manifest.starter)
+    handle = ProcessHandle.open(holder) if holder is not None and may_end else None
+    if handle is not None:
+        with handle:
+            await _end(handle, gently=not is_first_of_namespace(handle.pid))
 
 
 async def _wait_for_proxy(directory: WorkspaceDirectory) -> None:

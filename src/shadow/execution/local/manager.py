@@ -27,7 +27,7 @@ from shadow.execution.holder.measuring import measure_tree
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.local import egress
 from shadow.execution.local.directory import ALIVE, FILES, REMOVING, WorkspaceDirectory, Workspaces
-from shadow.execution.local.ending import end_and_remove, end_processes, remove_directory
+from shadow.execution.local.ending import end_and_remove, end_half_started, end_processes, remove_directory
 from shadow.execution.local.failures import typed_failures
 from shadow.execution.local.manifest import Manifest, read_holder
 from shadow.execution.local.process import identify, is_alive
@@ -153,9 +153,7 @@ class LocalWorkspaceManager(WorkspaceManager):
                     if not directory.is_current():
                         raise NotFound(f"The workspace {directory.id} was destroyed.")
                     if not await self._start(directory):
-                        manifest = directory.manifest()
-                        if not manifest.ready and not is_alive(manifest.starter):
-                            await end_processes(directory)  # who was starting it is gone
+                        await end_half_started(directory)
                         await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
             raise Unavailable("Another process has been starting this workspace for a minute.") from error
