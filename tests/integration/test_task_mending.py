@@ -146,7 +146,7 @@ async def test_cleaning_up_mends_what_is_stuck_and_nothing_else(database: Databa
     at_work = await put_task(database, TaskState.RUNNING, id_="task_at_work", age_s=OLD_S)
     await add_job(tasks, at_work, service.RUN)
     never = CleanupPolicy(hibernate_after_s=None, archive_after_s=None)
-    async with worker(database, {service.CLEAN_UP: CleaningUp(make_shop(tasks, tmp_path), never)}, host=HOST):
+    async with worker(database, {service.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path), never)}, host=HOST):
         async with database.write() as transaction:
             job = await tasks.clean_up(transaction)
         (job,) = await ended(database, job.id)

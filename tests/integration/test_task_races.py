@@ -89,7 +89,7 @@ async def test_a_task_that_is_used_between_a_policys_look_and_its_act_is_left_al
     workspace = await manager.create(WorkspaceSpec())
     task = await put_task(tasks.database, TaskState.IDLE, age_s=OLD_S, workspace_id=workspace.id)
     async with worker(
-        tasks.database, {service.CLEAN_UP: CleaningUp(make_shop(tasks, tmp_path, manager), policy)}, host=HOST
+        tasks.database, {service.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path, manager), policy)}, host=HOST
     ):
         async with tasks.database.write() as transaction:
             job = await tasks.clean_up(transaction)

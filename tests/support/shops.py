@@ -9,7 +9,7 @@ from shadow.bootstrap import make_repositories, open_artifacts, open_model
 from shadow.core.ids import WorkspaceId
 from shadow.core.jobs import Job, JobLimits
 from shadow.core.tasks import Task, TaskId, TaskState
-from shadow.db import jobs, tasks
+from shadow.db import claims, jobs, tasks
 from shadow.db.database import Database, Fence
 from shadow.db.group import EventWriter
 from shadow.execution.interface import WorkspaceManager
@@ -89,7 +89,7 @@ async def leave_half_done(
     """A job of the task, as a worker leaves it that was killed when these steps were on record. Their results: JSON."""
     async with asked.database.write() as transaction:
         await asked.add_job(transaction, task, kind)
-        (taken,) = await jobs.claim(
+        (taken,) = await claims.claim(
             transaction,
             worker="killed",
             host=host,
