@@ -36,13 +36,19 @@ if TYPE_CHECKING:
     from shadow.core.secrets import Redactor
     from shadow.core.tasks import TaskId
     from shadow.engine.worker import Worker
+    from shadow.execution.sidecar_client.breakers import Breakers
     from shadow.scm.repositories import Repositories
     from shadow.storage.artifacts import ArtifactStore
     from shadow.tasks.service import Tasks
 
 
-def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> WorkspaceManager:
-    """The manager that ``settings`` ask for. Raises: Unsupported: for a mode or an isolation that this version lacks."""
+def make_manager(
+    settings: Settings, *, isolation: Isolation | None = None, breakers: "Breakers | None" = None
+) -> WorkspaceManager:
+    """The manager that ``settings`` ask for. ``breakers``: its sidecars', to look at.
+
+    Raises: Unsupported: for a mode or an isolation that this version lacks.
+    """
     uids = settings.sandbox_uids
     return registry.make_manager(
         settings.mode,
@@ -54,6 +60,7 @@ def make_manager(settings: Settings, *, isolation: Isolation | None = None) -> W
         default_limits=default_limits(settings),
         mock_plan=settings.mock_plan,
         resilience=resilience(settings),
+        breakers=breakers,
         sandbox_uids=range(uids.first, uids.last + 1) if uids else None,
     )
 
@@ -227,8 +234,10 @@ def host_name(data_dir: Path) -> str:
         raise Denied(f"{path} cannot be used: {error.strerror}.", mend="Set SHADOW_DATA_DIR.") from error
 
 
-async def make_worker(settings: Settings, tasks: "Tasks", *, task_id: "TaskId | None" = None) -> "Worker":
-    """What does the work of tasks; with ``task_id`` of that one alone."""
+async def make_worker(
+    settings: Settings, tasks: "Tasks", *, task_id: "TaskId | None" = None, manager: WorkspaceManager | None = None
+) -> "Worker":
+    """What does the work of tasks; with ``task_id`` of that one alone. ``manager``: the one that this process has already."""
     import structlog
 
     from shadow.db.group import EventWriter
@@ -245,7 +254,7 @@ async def make_worker(settings: Settings, tasks: "Tasks", *, task_id: "TaskId | 
     shop = Workshop(
         tasks=tasks,
         writer=EventWriter(tasks.database),
-        manager=make_manager(settings),
+        manager=manager or make_manager(settings),
         repositories=make_repositories(settings),
         artifacts=open_artifacts(settings),
         open_model=lambda name: open_model(settings, name),

@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope as AsgiScope
@@ -15,7 +15,8 @@ from shadow.accounts.service import Accounts, topic_of
 from shadow.api.access import PRINCIPAL, TASK, Origins, check_access, needed, principal_of
 from shadow.api.accounts import AccountRoutes
 from shadow.api.events import EventRoutes
-from shadow.api.system import Gather, SystemRoutes
+from shadow.api.metrics import ServerMetrics
+from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
 from shadow.core.accounts import Principal, Role
 from shadow.core.errors import Unauthenticated
@@ -24,6 +25,7 @@ from shadow.core.tasks import Task, TaskState
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.http.admission import Clock, HttpLimits
 from shadow.http.app import HttpApp
+from shadow.http.metrics import Family
 from shadow.http.requests import Entropy
 from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
 from shadow.sidecar.app import executor_routes
@@ -49,8 +51,7 @@ class Services:
     manager: WorkspaceManager
     check_model: CheckModel
     origins: Origins
-    gather: Gather = field(default=lambda: ())
-    """Metrics of what is not the API's own."""
+    metrics: ServerMetrics | None = None
 
 
 class ServerApp(HttpApp):
@@ -69,7 +70,7 @@ class ServerApp(HttpApp):
         self._entropy = entropy
         system = SystemRoutes(
             services.tasks.database,
-            gather=lambda: [*self.metrics.families(), *services.gather()],
+            gather=self._gather,
             describe=self.description,
             is_draining=lambda: self.holds.stopping,
         )
@@ -87,6 +88,10 @@ class ServerApp(HttpApp):
         """What can be done in a workspace, as its own sidecar serves it."""
         of_executor = executor_routes(_executor, self._operation, self.holds)
         return [route.beneath(WORKSPACE) for route in of_executor]
+
+    async def _gather(self) -> Sequence[Family]:
+        own = self._services.metrics
+        return [*self.metrics.families(), *(await own.families(self.admission) if own is not None else ())]
 
     def description(self) -> bytes:
         """The API as an OpenAPI document."""

@@ -13,8 +13,10 @@ import structlog
 from shadow.accounts.service import Accounts
 from shadow.api.access import Origins
 from shadow.api.app import ServerApp, Services
-from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, start_logging
+from shadow.api.metrics import ServerMetrics
+from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, resilience, start_logging
 from shadow.core.errors import Denied, SettingsRefused, ShadowError
+from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
 from shadow.settings import Settings, load_settings
 
@@ -76,17 +78,20 @@ async def serve(settings: Settings) -> None:
         origins = origins_of(settings, port)
         tasks = await stack.enter_async_context(open_tasks(settings))
         accounts = Accounts(database=tasks.database, entropy=tasks.entropy)
+        breakers = Breakers(resilience(settings).breaker)
+        manager = make_manager(settings, breakers=breakers)
+        worker = await make_worker(settings, tasks, manager=manager)
         app = ServerApp(
             Services(
                 tasks=tasks,
                 accounts=accounts,
-                manager=make_manager(settings),
+                manager=manager,
                 check_model=lambda name: check_model(settings, name),
                 origins=origins,
+                metrics=ServerMetrics(tasks.database, breakers, worker=worker),
             )
         )
         server = HttpServer(app)
-        worker = await make_worker(settings, tasks)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

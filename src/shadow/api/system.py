@@ -1,6 +1,6 @@
 """Routes of the server itself: whether it lives, what it counts, what its API is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.requests import Request
 
@@ -14,7 +14,7 @@ from shadow.http.routes import ApiRoute, ApiRoutes, Raw
 from shadow.version import __version__
 from shadow.wire.server import HealthMessage
 
-Gather = Callable[[], Iterable[Family]]
+Gather = Callable[[], Awaitable[Iterable[Family]]]
 
 
 class SystemRoutes:
@@ -51,7 +51,7 @@ class SystemRoutes:
                 self.metrics,
                 summary="What the server counts, for Prometheus.",
                 answer=Raw(about="Prometheus's text format 0.0.4.", media_types=(MEDIA_TYPE,)),
-                access=Scope.ADMIN,
+                access=Scope.METRICS,
             ),
             ApiRoute(
                 "GET",
@@ -74,7 +74,7 @@ class SystemRoutes:
         return Answer(HealthMessage(status="ready", version=__version__).json_bytes())
 
     async def metrics(self, request: Request) -> Answer:
-        return Answer(render(self._gather()), media_type=MEDIA_TYPE.encode())
+        return Answer(render(await self._gather()), media_type=MEDIA_TYPE.encode())
 
     async def openapi(self, request: Request) -> Answer:
         if self._description is None:

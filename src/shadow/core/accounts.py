@@ -34,6 +34,8 @@ class Scope(StrEnum):
     WORKSPACES_WRITE = "workspaces:write"
     ACCOUNT = "account"
     """One's own tokens, keys and sessions."""
+    METRICS = "metrics"
+    """What the server counts, for whoever watches over it."""
     ADMIN = "admin"
     """Users, and what the whole server does."""
 

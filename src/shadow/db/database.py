@@ -6,14 +6,15 @@ What belongs together is written in one transaction (``write``); the modules bes
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shadow.core.errors import Broken, OutcomeUnknown, Unavailable
 from shadow.core.events import Recorded
 from shadow.core.jobs import JobState
 from shadow.db.connections import Connections
@@ -28,6 +29,10 @@ from shadow.db.tables import jobs
 __all__ = ["FILE", "Database", "Fence", "Transaction", "open_database"]
 
 Clock = Callable[[], float]
+Observe = Callable[[str, float, str | None], None]
+"""Told of each use: ``read`` or ``write``, how long it took in seconds, the code of the error where the database failed."""
+FAILURES = (Unavailable, OutcomeUnknown, Broken)
+"""Of the database's own; that somebody's task is not there is an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,7 @@ class Database:
         self._writing = asyncio.Lock()
         self._listening = Listening(self._connections, name=os.urandom(8).hex(), writing=self._writing)
         self.feed = Feed(None if self._connections.is_in_memory else self._listening)
+        self.observe: Observe | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -92,7 +98,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
-        with Translated():
+        with self._observed("read"), Translated():
             async with self._connections.open() as connection:
                 yield connection
 
@@ -102,7 +108,7 @@ class Database:
 
         Raises: LeaseLost: ``fence`` no longer holds. OutcomeUnknown: the connection broke while it was being committed.
         """
-        with Translated():
+        with self._observed("write"), Translated():
             async with self._connected_to_write() as connection:
                 transaction = Transaction(connection, await self.now(connection))
                 if fence is not None:
@@ -140,6 +146,18 @@ class Database:
         if self._is_sqlite:
             return self._clock()
         return float((await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one())
+
+    @contextmanager
+    def _observed(self, kind: str) -> Generator[None]:
+        began_at, code = time.monotonic(), None
+        try:
+            yield
+        except FAILURES as error:
+            code = error.code
+            raise
+        finally:
+            if self.observe is not None:
+                self.observe(kind, time.monotonic() - began_at, code)
 
     async def aclose(self) -> None:
         try:

@@ -73,6 +73,7 @@ class Feed:
         self._listen = listen
         self._listening: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, set[Subscription]] = {}
+        self._watching: list[Callable[[Sequence[Recorded]], None]] = []
 
     @contextmanager
     def subscribe(self, *topics: str) -> Generator[Subscription]:
@@ -91,6 +92,10 @@ class Feed:
                 if not left:
                     del self._subscriptions[topic]
 
+    def watch(self, told: Callable[[Sequence[Recorded]], None]) -> None:
+        """``told`` gets the events that this process writes, of any log, once they are kept; for counting."""
+        self._watching.append(told)
+
     def tell(self, topics: Iterable[str]) -> None:
         self.tell_of(dict.fromkeys(topics, ()))
 
@@ -99,6 +104,9 @@ class Feed:
         for topic, recorded in news.items():
             for subscription in self._subscriptions.get(topic, ()):
                 subscription.tell(recorded)
+            if recorded:
+                for told in self._watching:
+                    told(recorded)
 
     def tell_all(self) -> None:
         self.tell(self.topics)

@@ -5,6 +5,7 @@ handler that cannot renew comes to a halt, before anybody else begins. What it w
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,9 @@ class Worker:
         self._handlers = dict(handlers)
         self._host = host
         self._name = name
-        self._slots = slots
+        self.slots = slots
+        self.ended = Counter[tuple[str, str]]()
+        """By kind and how: a state, ``retried_later`` or ``handed_back``."""
         self._lease_s = lease_s
         self._limits = limits or JobLimits()
         self._task_id = task_id
@@ -84,7 +87,7 @@ class Worker:
 
     async def run(self) -> None:
         """Until ``drain``. Cancelled, it hands back what runs and ends at once."""
-        self._log.info("worker.started", kinds=sorted(self._handlers), slots=self._slots)
+        self._log.info("worker.started", kinds=sorted(self._handlers), slots=self.slots)
         with self._database.feed.subscribe(jobs.JOBS) as news:
             self._news = news
             async with task_group() as group:
@@ -94,6 +97,11 @@ class Worker:
                     await news.wait(wait_s)
                 renewing.cancel()
         self._log.info("worker.ended")
+
+    @property
+    def busy(self) -> int:
+        """How many jobs it does now."""
+        return len(self._held)
 
     def drain(self, *, within_s: float = DRAIN_S) -> None:
         """Take nothing new, and end when what runs has ended; the rest is handed back in ``within_s``. It may be set anew."""
@@ -134,7 +142,7 @@ class Worker:
         return SAFETY_NET_S if next_at is None else min(max(next_at - now, _SOON_S), SAFETY_NET_S)
 
     def _free_slots(self) -> int:
-        return 0 if self._drained_at is not None else self._slots - len(self._held)
+        return 0 if self._drained_at is not None else self.slots - len(self._held)
 
     def _heed(self, held: _Held, epoch: int | None, stop_requested: bool) -> None:
         if epoch != held.fence.epoch:
@@ -221,6 +229,7 @@ class Worker:
                     log.warning("job.lease_lost")
                 else:
                     await self._write(held, jobs.hand_back)
+                    self.ended[held.job.kind, "handed_back"] += 1
                     log.info("job.handed_back")
         except LeaseLost:
             log.warning("job.lease_lost")
@@ -262,6 +271,7 @@ class Worker:
         except ShadowError as error:
             if job.attempts < job.max_attempts and self._handlers[job.kind].retries.again(error, job.attempts):
                 await self._put_off(held, error)
+                self.ended[job.kind, "retried_later"] += 1
                 log.info("job.retried_later", code=error.code, message=error.message, attempts=job.attempts)
             else:
                 await self._fail(held, error, log)
@@ -335,6 +345,7 @@ class Worker:
                 await jobs.finish(transaction, held.fence, state, result=result, error=error)
 
         await insist(write)
+        self.ended[held.job.kind, state.value] += 1
 
 
 def _stored(error: Mapping[str, Any]) -> ShadowError:

@@ -11,6 +11,7 @@ from shadow.core.errors import Unsupported
 from shadow.core.limits import Limits
 from shadow.core.workspaces import Isolation, Mode
 from shadow.execution.interface import WorkspaceManager
+from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.execution.sidecar_client.retries import Resilience
 
 
@@ -33,12 +34,16 @@ def make_manager(
     sandbox_uids: range | None = None,
     default_limits: Limits | None = None,
     resilience: Resilience | None = None,
+    breakers: Breakers | None = None,
     transport: Literal["unix", "tcp"] = "unix",
     mock_plan: Path | None = None,
     clock: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> WorkspaceManager:
-    """Raises: Unsupported: there is no such implementation yet; the mend names one that there is. MockPlanRefused."""
+    """``breakers``: of the sidecars of local workspaces, for whoever tells how they stand.
+
+    Raises: Unsupported: there is no such implementation yet; the mend names one that there is. MockPlanRefused.
+    """
     match mode, isolation:
         case Mode.LOCAL, Isolation.SANDBOX | Isolation.NONE:
             from shadow.execution.local.manager import LocalWorkspaceManager
@@ -52,6 +57,7 @@ def make_manager(
                 sandbox_uids=sandbox_uids,
                 default_limits=default_limits,
                 resilience=resilience,
+                breakers=breakers,
                 transport=transport,
                 clock=clock,
                 entropy=entropy,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
@@ -35,6 +36,7 @@ from shadow.execution.local.sandbox import Bwrap
 from shadow.execution.local.starting import START_TIMEOUT_S, Starter, connect, directories
 from shadow.execution.local.uids import UID_LEASES_DIRECTORY, UidLeases
 from shadow.execution.opening import opened
+from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.execution.sidecar_client.retries import Resilience
 from shadow.storage.locks import try_lock
 
@@ -63,12 +65,13 @@ class LocalWorkspaceManager(WorkspaceManager):
         bwraps: Sequence[Bwrap] | None = None,
         default_limits: Limits | None = None,
         resilience: Resilience | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
         """``clock``: seconds since 1970. ``default_egress``: for sandboxes whose spec has none; ``None``: nothing is allowed.
         ``sandbox_uids``: as root, what sandboxes run under; ``None``: a range that is free.
         ``default_limits``: for what a spec leaves open; ``None``: no limits.
         ``bwraps``: bubblewraps to try, in this order; ``None``: those that this host has.
-        ``resilience``: of the executors that ``attach`` gives.
+        ``resilience``: of the executors that ``attach`` gives. ``breakers``: theirs; ``None``: this manager's own.
 
         Raises: Unsupported: an isolation that is not local.
         """
@@ -83,7 +86,8 @@ class LocalWorkspaceManager(WorkspaceManager):
         self._default_lease_s = default_lease_s
         self._default_limits = default_limits or Limits()
         self._default_egress = default_egress or EgressPolicy()
-        self._resilience = resilience
+        self._resilience = resilience or Resilience()
+        self._breakers = breakers or Breakers(self._resilience.breaker)
         self._clock = clock
         self._entropy = entropy
         self._workspaces = Workspaces(data_dir)
@@ -180,6 +184,7 @@ class LocalWorkspaceManager(WorkspaceManager):
             await directory.change(
                 lambda m: replace(m, ready=True, made=True, uid=started.uid, tcp_port=started.tcp_port)
             )
+            self._breakers.forget(manifest.id)
             return True
         finally:
             os.close(fd)
@@ -191,10 +196,12 @@ class LocalWorkspaceManager(WorkspaceManager):
             await self._make_sure_it_runs(directory)
             await egress.make_sure(directory)
             manifest = directory.manifest()
+            breaker = self._breakers.of(workspace_id)
             if not take_over:
-                return connect(directory, manifest, _capabilities(manifest.isolation), self._resilience)
+                return connect(directory, manifest, _capabilities(manifest.isolation), self._resilience, breaker)
             manifest = await directory.change(lambda m: replace(m, epoch=m.epoch + 1))
-            executor = connect(directory, manifest, _capabilities(manifest.isolation), self._resilience)
+            breaker.try_soon(time.monotonic())  # others' failures are no reason not to look
+            executor = connect(directory, manifest, _capabilities(manifest.isolation), self._resilience, breaker)
             try:
                 # Any call with an operation tells the holder of the new epoch; this one changes nothing else.
                 await executor.make_directory(".")
@@ -315,6 +322,7 @@ class LocalWorkspaceManager(WorkspaceManager):
     async def destroy(self, workspace_id: WorkspaceId) -> None:
         if not is_id(workspace_id):
             return
+        self._breakers.forget(workspace_id)
         with typed_failures("Destroying the workspace"):
             self._workspaces.hide(workspace_id)
         await end_and_remove(self._workspaces, workspace_id, self._uids)

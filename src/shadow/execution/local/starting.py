@@ -43,6 +43,7 @@ from shadow.execution.local.sandbox import HOME as SANDBOX_HOME
 from shadow.execution.local.sandbox import STATE as SANDBOX_STATE
 from shadow.execution.local.seccomp import assemble
 from shadow.execution.local.uids import UidLeases
+from shadow.execution.sidecar_client.breaker import Breaker
 from shadow.execution.sidecar_client.retries import Resilience
 
 START_TIMEOUT_S = 30.0
@@ -55,9 +56,13 @@ def directories(isolation: Isolation) -> Sequence[str]:
 
 
 def connect(
-    directory: WorkspaceDirectory, manifest: Manifest, capabilities: Capabilities, resilience: Resilience | None = None
+    directory: WorkspaceDirectory,
+    manifest: Manifest,
+    capabilities: Capabilities,
+    resilience: Resilience | None = None,
+    breaker: Breaker | None = None,
 ) -> ToolExecutor:
-    """An executor that speaks to the workspace's sidecar. Nothing is sent yet."""
+    """An executor that speaks to the workspace's sidecar. Nothing is sent yet. ``breaker``: a shared one."""
     from shadow.execution.sidecar_client.client import SidecarClient  # its HTTP library takes 0.2 s to import
     from shadow.execution.sidecar_client.endpoint import TcpEndpoint, UnixEndpoint
 
@@ -67,7 +72,12 @@ def connect(
         else TcpEndpoint(host="127.0.0.1", port=manifest.tcp_port)
     )
     return SidecarClient(
-        endpoint, token=manifest.token, capabilities=capabilities, epoch=manifest.epoch, resilience=resilience
+        endpoint,
+        token=manifest.token,
+        capabilities=capabilities,
+        epoch=manifest.epoch,
+        resilience=resilience,
+        breaker=breaker,
     )
 
 

@@ -76,6 +76,19 @@ class Breaker:
         if ticket == self._turn and self._state is BreakerState.HALF_OPEN:
             self._change(BreakerState.OPEN)
 
+    def try_soon(self, now: float) -> None:
+        """The next call is let through as a probe, without a wait: there is reason to believe that things have changed."""
+        self._probe_at = min(self._probe_at, now)
+
+    @property
+    def state(self) -> BreakerState:
+        return self._state
+
+    @property
+    def opens(self) -> int:
+        """How often it has opened so far, after failed probes too."""
+        return self._opens
+
     def status(self, now: float) -> BreakerStatus:
         return BreakerStatus(
             state=self._state,

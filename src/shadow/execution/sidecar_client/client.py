@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from shadow.core.workspaces import Capabilities, Health
-from shadow.execution.sidecar_client.breaker import BreakerStatus
+from shadow.execution.sidecar_client.breaker import Breaker, BreakerStatus
 from shadow.execution.sidecar_client.commands import CommandsClient
 from shadow.execution.sidecar_client.endpoint import Endpoint
 from shadow.execution.sidecar_client.files import FilesClient
@@ -39,10 +39,18 @@ class SidecarClient(CommandsClient, FilesClient, GitClient, TerminalsClient, Tre
         clock: Callable[[], float] = time.monotonic,
         entropy: Callable[[int], bytes] = os.urandom,
         resilience: Resilience | None = None,
+        breaker: Breaker | None = None,
         randomness: Randomness = random.random,
     ) -> None:
+        """``breaker``: one that other clients of the same sidecar, with the same clock, share; ``None``: one of its own."""
         transport = Transport(
-            endpoint, token=token, sleep=sleep, clock=clock, resilience=resilience, randomness=randomness
+            endpoint,
+            token=token,
+            sleep=sleep,
+            clock=clock,
+            resilience=resilience,
+            breaker=breaker,
+            randomness=randomness,
         )
         super().__init__(transport, clock=clock, sleep=sleep, entropy=entropy)
         self._capabilities = capabilities

@@ -108,9 +108,11 @@ class Transport:
         sleep: Sleep,
         clock: Callable[[], float] = time.monotonic,
         resilience: Resilience | None = None,
+        breaker: Breaker | None = None,
         randomness: Randomness = random.random,
         silence_s: float = SILENCE_S,
     ) -> None:
+        """``breaker``: one that other transports to the same sidecar, with the same clock, share; ``None``: one of its own."""
         resilience = resilience or Resilience()
         self._endpoint = endpoint
         self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
@@ -119,7 +121,7 @@ class Transport:
         self._retries = resilience.retries
         self._more_s = resilience.answer_s - ANSWER_S
         """What an answer may take more or less than calls say, who say it for the default."""
-        self._breaker = Breaker(resilience.breaker)
+        self._breaker = breaker or Breaker(resilience.breaker)
         self._randomness = randomness
         self._silence_s = silence_s
         self._session: aiohttp.ClientSession | None = None
@@ -286,7 +288,7 @@ class Transport:
         when = "a call is trying it now" if status.retry_in_s is None else f"next try in {status.retry_in_s:.0f} s"
         return Unavailable(
             f"The workspace's sidecar did not answer {status.failures} calls in a row; {when}. This call was not sent.",
-            mend="Wait so long and call again, or attach to the workspace again.",
+            mend="Wait so long and call again.",
             details=_told(status),
         )
 
