@@ -41,7 +41,7 @@ async def demote(elsewhere: Accounts, api: Api, user: UserId, token: str) -> obj
 async def opened(api: Api, manager: Workspaces, token: str) -> AsyncGenerator[list[asyncio.Task[None]]]:
     """Everything that stays open, by one user; each task ends with its connection."""
     async with await manager.attach(WorkspaceId("ws_alice")) as executor:
-        command = await executor.spawn(CommandSpec(argv=("/bin/sleep", "600")))
+        command = await executor.start(CommandSpec(argv=("/bin/sleep", "600")))
         terminal = await executor.create_terminal(TerminalSpec(argv=("/bin/cat",)))
         workspace = f"{api.url}/v1/workspaces/ws_alice"
         streams = [

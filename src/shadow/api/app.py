@@ -20,6 +20,7 @@ from shadow.api.rechecking import Rechecking
 from shadow.api.system import Gather, SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
 from shadow.core.accounts import Principal
+from shadow.core.errors import Unauthenticated, Unavailable
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
 from shadow.core.tasks import Task
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
@@ -120,7 +121,11 @@ class ServerApp(HttpApp):
             if _stays_open(route):
                 task_id = None if task is None else task.id
                 await stack.enter_async_context(self._rechecking.while_good(who, access, task_id))
-            yield
+            try:
+                yield
+            except Unauthenticated as error:
+                # A workspace said so, of our credential there: it must not make clients throw theirs away.
+                raise Unavailable("The workspace does not let the server in.") from error
 
     async def _named_task(self, named: Mapping[str, str], who: Principal, *, writing: bool) -> Task | None:
         """The one that the path names, itself or by its workspace.
