@@ -18,7 +18,7 @@ from shadow.core.accounts import (
     hash_of,
     make_secret,
 )
-from shadow.core.errors import Conflict, LimitExceeded, Rejected, Unauthenticated
+from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unauthenticated
 from shadow.core.ids import make_id
 from shadow.db import accounts
 from shadow.db.database import Database, Transaction
@@ -29,6 +29,8 @@ INVITATION_S = 7 * 24 * 3600.0
 MAX_TOKEN_S = 10 * 365 * 24 * 3600.0
 MAX_CREDENTIALS = 200
 """Of one user."""
+CHANGED = "accounts"
+"""What readers of the feed are told when somebody may do less than before."""
 _USERS = 0x5AAD4
 """The lock around what is decided by looking at all users."""
 
@@ -53,7 +55,7 @@ class Accounts:
         async with self.database.read() as connection:
             found = await accounts.by_secret(connection, hash_of(secret))
             now = await self.database.now(connection)
-        if found is None or not _is_good(found, now) or found.credential.kind not in kinds:
+        if found is None or not is_good(found, now) or found.credential.kind not in kinds:
             raise _nobody()
         last = found.credential.last_used_at
         if last is None or now - last > accounts.USED_EVERY_S:
@@ -86,13 +88,12 @@ class Accounts:
         check_name(name)
         async with self.database.write() as transaction:
             found = await accounts.by_secret(transaction.connection, hash_of(code))
-            if (
-                found is None
-                or found.credential.kind is not CredentialKind.CODE
-                or not _is_good(found, transaction.now)
-            ):
+            if found is None or found.credential.kind is not CredentialKind.CODE or not is_good(found, transaction.now):
                 raise _nobody()
-            await accounts.remove_credential(transaction, found.credential.id, user_id=found.user.id)
+            try:
+                await accounts.remove_credential(transaction, found.credential.id, user_id=found.user.id)
+            except NotFound:
+                raise _nobody() from None  # somebody else exchanged it at the same moment
             return await self._issue(transaction, found.user, kind, name, SCOPES_OF[found.user.role], SESSION_S)
 
     async def issue_token(
@@ -109,13 +110,6 @@ class Accounts:
         async with self.database.write() as transaction:
             return await self._issue(transaction, principal.user, CredentialKind.TOKEN, name, scopes, expires_in_s)
 
-    async def is_good(self, credential_id: CredentialId, access: str) -> bool:
-        """Whether it still shows its user, and that user may still do this. ``access``: a scope, or what else a route needs."""
-        async with self.database.read() as connection:
-            found = await accounts.by_id(connection, credential_id)
-            now = await self.database.now(connection)
-        return found is not None and _is_good(found, now) and (access not in Scope or access in found.scopes)
-
     async def credentials(self, user_id: UserId) -> Sequence[Credential]:
         async with self.database.read() as connection:
             return await accounts.credentials_of(connection, user_id)
@@ -124,7 +118,7 @@ class Accounts:
         """Raises: NotFound."""
         async with self.database.write() as transaction:
             await accounts.remove_credential(transaction, credential_id, user_id=user_id)
-            transaction.tell(topic_of(credential_id))
+            transaction.tell(CHANGED)
 
     async def _issue(
         self,
@@ -179,8 +173,7 @@ class Accounts:
                 await accounts.change_user(transaction, user_id, role=role.value)
             if disabled is not None:
                 await accounts.change_user(transaction, user_id, disabled_at=transaction.now if disabled else None)
-            for credential in await accounts.credentials_of(transaction.connection, user_id):
-                transaction.tell(topic_of(credential.id))
+            transaction.tell(CHANGED)
             if disabled:
                 await accounts.remove_credentials(transaction, user_id)
             known = await accounts.all_users(transaction.connection)
@@ -189,12 +182,7 @@ class Accounts:
             return next(one for one in known if one.id == user_id)
 
 
-def topic_of(credential_id: CredentialId) -> str:
-    """What readers of the feed are told when the credential, or what it stands for, has changed."""
-    return f"credential:{credential_id}"
-
-
-def _is_good(principal: Principal, now: float) -> bool:
+def is_good(principal: Principal, now: float) -> bool:
     expires_at = principal.credential.expires_at
     return principal.user.disabled_at is None and (expires_at is None or now < expires_at)
 

@@ -2,16 +2,16 @@
 
 import re
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope as AsgiScope
 
 from shadow.accounts.service import Accounts
-from shadow.core.accounts import LOCAL_USER, CredentialKind, Principal, Scope
+from shadow.core.accounts import LOCAL_USER, CredentialKind, Principal, Role, Scope, UserId
 from shadow.core.errors import Denied, Unauthenticated
 from shadow.core.tasks import Task
+from shadow.http.requests import query_pairs
 from shadow.http.routes import ApiRoute, ApiSocket, Raw
 
 PUBLIC = "public"
@@ -24,6 +24,11 @@ TASK = "shadow.task"
 COOKIE = "shadow_session"
 SECURE_COOKIE = "__Host-shadow_session"
 MAX_SECRET_CHARS = 200
+WRITING = frozenset({Scope.TASKS_WRITE, Scope.WORKSPACES_WRITE})
+"""Access that changes the task which a request names, or its workspace."""
+_OWN_SITE = frozenset({"same-origin", "none"})
+"""What browsers say of requests of our own pages, and of what their user typed."""
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,7 @@ class Origins:
     """Under which addresses the server is reached. A browser that was led here under another name is refused."""
 
     allowed: frozenset[str]
-    """``http://127.0.0.1:8765``"""
+    """``http://127.0.0.1:8765``, as browsers write them: see ``origin``."""
     secure: bool
     """Whether browsers reach it by https alone."""
 
@@ -53,12 +58,23 @@ class Origins:
             )
 
     def check_origin(self, scope: AsgiScope) -> None:
-        """Of requests that a browser authenticates by itself. Raises: Denied: another site made it."""
-        if scope["type"] == "http" and scope["method"] == "GET":
-            return
+        """Of requests that a browser authenticates by itself. Raises: Denied: another site made it.
+
+        Another port of this host is another site, though not to SameSite.
+        """
         given = _headers(scope, b"origin")
-        if len(given) != 1 or given[0] not in self.allowed:
+        reads = scope["type"] == "http" and scope["method"] == "GET"
+        is_ours = len(given) == 1 and given[0] in self.allowed
+        if reads and not given:  # browsers leave it out where a page reads from its own site
+            is_ours = all(site in _OWN_SITE for site in _headers(scope, b"sec-fetch-site"))
+        if not is_ours:
             raise Denied("This request comes from another site.", mend="Programs send a token instead of a cookie.")
+
+
+def origin(url: str) -> str:
+    """``url``, which has no path, as the header Origin has it: lower case, without the port that its scheme has anyway."""
+    url = url.rstrip("/").lower()
+    return url.removesuffix(_DEFAULT_PORTS[urlsplit(url).scheme])
 
 
 async def principal_of(scope: AsgiScope, accounts: Accounts, origins: Origins) -> Principal | None:
@@ -81,21 +97,19 @@ def needed(route: ApiRoute | ApiSocket, scope: AsgiScope) -> str:
     about = route.about
     if about.access is not None:
         return about.access
-    types = isinstance(route, ApiSocket) and b"writer=" in scope["query_string"]
+    types = isinstance(route, ApiSocket) and "writer" in dict(query_pairs(scope))
     changes = about.operation or isinstance(about.body, Raw) or route.method in ("PUT", "DELETE", "PATCH")
     return Scope.WORKSPACES_WRITE if types or changes else Scope.WORKSPACES_READ
 
 
-def check_access(route: ApiRoute | ApiSocket, scope: AsgiScope) -> None:
-    """Raises: Unauthenticated, Denied."""
-    access = needed(route, scope)
-    if access == PUBLIC:
-        return
-    principal: Principal | None = scope.get(PRINCIPAL)
+def check_access(access: str, scope: AsgiScope) -> Principal:
+    """Whoever asks. Raises: Unauthenticated, Denied."""
+    principal: Principal | None = scope[PRINCIPAL]
     if principal is None:
         raise Unauthenticated("Nobody is logged in.", mend="Send `Authorization: Bearer TOKEN`; see `shadow login`.")
     if access != SIGNED_IN:
         principal.check(Scope(access))
+    return principal
 
 
 def principal(request: HTTPConnection) -> Principal:
@@ -107,9 +121,14 @@ def task(request: HTTPConnection) -> Task:
     return request.scope[TASK]
 
 
+def sees_only(who: Principal) -> UserId | None:
+    """Whose tasks are there for them; ``None``: everybody's."""
+    return None if who.user.role is Role.ADMIN else who.user.id
+
+
 def is_local(who: Principal) -> bool:
     """Whether they have the rights of the server's own user on its host: its paths mean something to them."""
-    return who.user.id == LOCAL_USER
+    return who.user.id == LOCAL_USER and who.user.role is Role.ADMIN
 
 
 def _headers(scope: AsgiScope, wanted: bytes) -> list[str]:
@@ -121,11 +140,12 @@ def _without_default_port(netloc: str) -> str:
 
 
 def _cookie(scope: AsgiScope, name: str) -> str | None:
-    given = _headers(scope, b"cookie")
-    if not given:
-        return None
-    try:
-        found = SimpleCookie("; ".join(given)).get(name)
-    except CookieError:
-        return None
-    return found.value[:MAX_SECRET_CHARS] if found is not None else None
+    """Raises: Unauthenticated: there are several. Cookies of other ports of this host come along with ours, and nobody can
+    tell which of two was set by whom."""
+    pairs = (part.strip().partition("=") for header in _headers(scope, b"cookie") for part in header.split(";"))
+    found = {value for key, _, value in pairs if key == name}
+    if len(found) > 1:
+        raise Unauthenticated(
+            f"There are several cookies {name}.", mend="Delete the cookies of this host; log in again."
+        )
+    return found.pop()[:MAX_SECRET_CHARS] if found else None

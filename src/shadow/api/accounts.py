@@ -43,6 +43,7 @@ class AccountRoutes:
                 summary="Exchange a one-time code for a token or a session.",
                 body=LoginMessage,
                 answer=IssuedMessage,
+                status=CREATED,
                 access=PUBLIC,
             ),
             ApiRoute(
@@ -56,6 +57,7 @@ class AccountRoutes:
                 summary="Make a token for a program.",
                 body=NewTokenMessage,
                 answer=IssuedMessage,
+                status=CREATED,
                 **own,
             ),
             ApiRoute(
@@ -81,6 +83,7 @@ class AccountRoutes:
                 summary="Make a user, and a code for their first login.",
                 body=InviteMessage,
                 answer=InvitedMessage,
+                status=CREATED,
                 **admin,
             ),
             ApiRoute(
@@ -98,6 +101,7 @@ class AccountRoutes:
                 self.code,
                 summary="A code for one login of a user who lost their token.",
                 answer=InvitedMessage,
+                status=CREATED,
                 **admin,
             ),
         ]

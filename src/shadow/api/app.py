@@ -1,25 +1,27 @@
 """The server as an ASGI application: its routes, and what each request passes before one of them sees it."""
 
-import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
+from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from shadow.accounts.service import Accounts, topic_of
-from shadow.api.access import PRINCIPAL, TASK, Origins, check_access, needed, principal_of
+from shadow.accounts.service import Accounts
+from shadow.api.access import PRINCIPAL, PUBLIC, TASK, WRITING, Origins, check_access, needed, principal_of, sees_only
 from shadow.api.accounts import AccountRoutes
 from shadow.api.events import EventRoutes
+from shadow.api.headers import with_headers
 from shadow.api.metrics import ServerMetrics
+from shadow.api.rechecking import Rechecking
 from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
-from shadow.core.accounts import Principal, Role
-from shadow.core.errors import Unauthenticated
+from shadow.core.accounts import Principal
+from shadow.core.errors import Unauthenticated, Unavailable
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
 from shadow.core.tasks import Task, TaskState
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
@@ -34,8 +36,7 @@ from shadow.tasks.service import Tasks
 
 EXECUTOR = "shadow.executor"
 USED_EVERY_S = 60.0
-RECHECK_S = 30.0
-"""What nobody told us of (an expiry, a notice that was lost) is noticed after so long."""
+"""When somebody looked into a workspace last is put on record no more often."""
 WORKSPACE = "/v1/workspaces/{workspace_id}"
 ABOUT = """Shadow's API; docs/api.md says how to use it. Every request but those of health and login needs a token
 (`Authorization: Bearer …`) or the cookie of a session. What belongs to others is answered as if it were not there. What a newer
@@ -68,6 +69,7 @@ class ServerApp(HttpApp):
         super().__init__(limits=limits or HttpLimits(), clock=clock)
         self._services = services
         self._entropy = entropy
+        self._rechecking = Rechecking(services.tasks.database)
         system = SystemRoutes(
             services.tasks.database,
             gather=self._gather,
@@ -99,26 +101,39 @@ class ServerApp(HttpApp):
 
         return describe(self.routes, title="Shadow", about=ABOUT)
 
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, with_headers(send))
+
     async def admit(self, scope: AsgiScope) -> None:
         self._services.origins.check_host(scope)
-        scope[PRINCIPAL] = await principal_of(scope, self._services.accounts, self._services.origins)
+        scope[PRINCIPAL] = None
 
     @asynccontextmanager
     async def entered(self, route: ApiRoute | ApiSocket, scope: AsgiScope) -> AsyncGenerator[None]:
-        check_access(route, scope)
-        named = scope["path_params"]
-        who: Principal | None = scope[PRINCIPAL]
-        async with AsyncExitStack() as stack:
-            if who is not None and "task_id" in named:
-                scope[TASK] = await self._services.tasks.find(named["task_id"], owner=_owner(who))
-            if who is not None and "workspace_id" in named:
-                workspace_id = WorkspaceId(named["workspace_id"])
-                scope[TASK] = await self._services.tasks.of_workspace(workspace_id, owner=_owner(who))
-                await self._wake(scope[TASK], workspace_id)
-                scope[EXECUTOR] = await stack.enter_async_context(await self._services.manager.attach(workspace_id))
-            if who is not None and _stays_open(route):
-                await stack.enter_async_context(self._while_good(who, needed(route, scope)))
+        access = needed(route, scope)
+        if access == PUBLIC:  # an old cookie must not stand in the way of a new login
             yield
+            return
+        scope[PRINCIPAL] = await principal_of(scope, self._services.accounts, self._services.origins)
+        who = check_access(access, scope)
+        async with AsyncExitStack() as stack:
+            task = await self._named_task(scope["path_params"], who, writing=access in WRITING)
+            scope[TASK] = task
+            if "workspace_id" in scope["path_params"]:
+                assert task is not None
+                assert task.workspace_id is not None
+                await self._wake(task, task.workspace_id)
+                scope[EXECUTOR] = await stack.enter_async_context(
+                    await self._services.manager.attach(task.workspace_id)
+                )
+            if _stays_open(route):
+                task_id = None if task is None else task.id
+                await stack.enter_async_context(self._rechecking.while_good(who, access, task_id))
+            try:
+                yield
+            except Unauthenticated as error:
+                # A workspace said so, of our credential there: it must not make clients throw theirs away.
+                raise Unavailable("The workspace does not let the server in.") from error
 
     async def _wake(self, task: Task, workspace_id: WorkspaceId) -> None:
         """Whoever looks into a workspace uses its task, which is put on record now and then."""
@@ -128,31 +143,21 @@ class ServerApp(HttpApp):
         if task.state is TaskState.HIBERNATED or now - task.updated_at > USED_EVERY_S:
             await tasks.wake(workspace_id)
 
-    @asynccontextmanager
-    async def _while_good(self, who: Principal, access: str) -> AsyncGenerator[None]:
-        """Ends the block when the credential is revoked, expires, or is no longer good for this.
+    async def _named_task(self, named: Mapping[str, str], who: Principal, *, writing: bool) -> Task | None:
+        """The one that the path names, itself or by its workspace.
 
-        Raises: Unauthenticated.
+        Raises: NotFound: there is none, or not for them; Denied: they only see it.
         """
-        scope = asyncio.timeout(None)
-
-        async def watch() -> None:
-            with self._services.tasks.database.feed.subscribe(topic_of(who.credential.id)) as news:
-                while await self._services.accounts.is_good(who.credential.id, access):
-                    await news.wait(timeout_s=RECHECK_S)
-            scope.reschedule(asyncio.get_running_loop().time())
-
-        try:
-            async with scope:
-                watching = asyncio.create_task(watch())
-                try:
-                    yield
-                finally:
-                    watching.cancel()
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise Unauthenticated("The credential was revoked, or has expired.") from None
+        tasks = self._services.tasks
+        if "task_id" in named:
+            task = await tasks.find(named["task_id"], seen_by=sees_only(who))
+        elif "workspace_id" in named:
+            task = await tasks.of_workspace(WorkspaceId(named["workspace_id"]), seen_by=sees_only(who))
+        else:
+            return None
+        if writing:
+            await tasks.check_writable(task.id, sees_only(who))
+        return task
 
     def _operation(self, request: Request) -> Operation:
         """Of users: what they call an operation is told apart from what others, and the agent, call theirs."""
@@ -171,8 +176,3 @@ def _stays_open(route: ApiRoute | ApiSocket) -> bool:
 
 def _executor(request: HTTPConnection) -> ToolExecutor:
     return request.scope[EXECUTOR]
-
-
-def _owner(who: Principal) -> str | None:
-    """Whose tasks are there for them; ``None``: everybody's."""
-    return None if who.user.role is Role.ADMIN else who.user.id

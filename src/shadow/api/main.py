@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from shadow.accounts.service import Accounts
-from shadow.api.access import Origins
+from shadow.api.access import Origins, origin
 from shadow.api.app import ServerApp, Services
 from shadow.api.metrics import ServerMetrics
 from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, resilience, start_logging
@@ -31,7 +31,7 @@ def origins_of(settings: Settings, port: int) -> Origins:
     """Raises: SettingsRefused: others could reach it, and nobody said under which name."""
     listens = settings.server_listen
     if settings.server_url:
-        url = settings.server_url.rstrip("/").lower()
+        url = origin(settings.server_url)
         return Origins(allowed=frozenset({url}), secure=urlsplit(url).scheme == "https")
     if not _is_loopback(listens.host):
         raise SettingsRefused(
@@ -40,7 +40,7 @@ def origins_of(settings: Settings, port: int) -> Origins:
             "or listen on 127.0.0.1.",
         )
     names = ("127.0.0.1", "localhost", "[::1]")
-    return Origins(allowed=frozenset(f"http://{name}:{port}" for name in names), secure=False)
+    return Origins(allowed=frozenset(origin(f"http://{name}:{port}") for name in names), secure=False)
 
 
 def _is_loopback(host: str) -> bool:

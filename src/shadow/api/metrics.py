@@ -38,7 +38,9 @@ class Works(Protocol):
     """A worker, as far as it is counted."""
 
     slots: int
-    ended: Mapping[tuple[str, str], int]
+
+    @property
+    def ended(self) -> Mapping[tuple[str, str], int]: ...
 
     @property
     def busy(self) -> int: ...

@@ -7,9 +7,10 @@ from typing import Any
 from starlette.requests import Request
 
 from shadow.agent.loop import RunLimits
-from shadow.api.access import is_local, principal, task
-from shadow.core.accounts import Role, Scope
+from shadow.api.access import is_local, principal, sees_only, task
+from shadow.core.accounts import Scope
 from shadow.core.errors import Rejected
+from shadow.core.ids import is_id
 from shadow.core.repositories import parse_repository
 from shadow.core.tasks import TaskId
 from shadow.http.requests import read_message, read_query
@@ -58,6 +59,7 @@ class TaskRoutes:
                 summary="Begin a task: its first run starts when its workspace is ready.",
                 body=NewTaskMessage,
                 answer=TaskMessage,
+                status=CREATED,
                 **write,
             ),
             ApiRoute(
@@ -78,6 +80,7 @@ class TaskRoutes:
                 summary="Say something: at once, or when what goes on has ended.",
                 body=SendMessage,
                 answer=QueuedMessageMessage,
+                status=CREATED,
                 **write,
             ),
             ApiRoute("GET", f"{one}/queue", self.queue, summary="What waits to be said.", answer=QueueMessage, **read),
@@ -177,7 +180,7 @@ class TaskRoutes:
         query, who = read_query(request, TaskListQuery), principal(request)
         found = await self._tasks.list(
             limit=query.limit,
-            owner=None if who.user.role is Role.ADMIN else who.user.id,
+            seen_by=sees_only(who),
             states=None if query.state is None else [query.state],
             before=None if query.before is None else _place(query.before),
         )
@@ -276,6 +279,8 @@ def _place(cursor: str) -> tuple[float, TaskId]:
     """Raises: Rejected."""
     at, _, last = cursor.partition("~")
     try:
-        return float(at), TaskId(last)
-    except ValueError as error:
-        raise Rejected("`before` is not what `next` of a page was.") from error
+        if is_id(last):
+            return float(at), TaskId(last)
+    except ValueError:
+        pass
+    raise Rejected("`before` is not what `next` of a page was.")

@@ -1,6 +1,6 @@
 """Users and their credentials in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
@@ -20,7 +20,7 @@ from shadow.core.accounts import (
 from shadow.core.errors import AlreadyExists, NotFound
 from shadow.db.database import Transaction
 from shadow.db.tables import credentials, users
-from shadow.db.tasks import is_storable
+from shadow.db.tasks import batched, is_storable
 
 USED_EVERY_S = 60.0
 """When a credential was used last is written no more often."""
@@ -75,21 +75,30 @@ async def add_credential(transaction: Transaction, credential: Credential, *, se
 
 async def by_secret(connection: AsyncConnection, secret_hash: str) -> Principal | None:
     """Whoever it shows; also where it has expired, or its user is disabled."""
-    return await _shown_by(connection, credentials.c.secret_hash == secret_hash)
+    return next(iter(await _shown_by(connection, credentials.c.secret_hash == secret_hash)), None)
 
 
-async def by_id(connection: AsyncConnection, credential_id: CredentialId) -> Principal | None:
-    return await _shown_by(connection, credentials.c.id == credential_id)
+async def by_ids(
+    connection: AsyncConnection, credential_ids: Collection[CredentialId]
+) -> Mapping[CredentialId, Principal]:
+    """Those that are still there; also where they have expired, or their users are disabled."""
+    found: dict[CredentialId, Principal] = {}
+    for some in batched(sorted(credential_ids)):
+        for principal in await _shown_by(connection, credentials.c.id.in_(some)):
+            found[principal.credential.id] = principal
+    return found
 
 
-async def _shown_by(connection: AsyncConnection, which: ColumnElement[bool]) -> Principal | None:
+async def _shown_by(connection: AsyncConnection, which: ColumnElement[bool]) -> Sequence[Principal]:
     shown = [column.label(f"user_{column.name}") for column in users.c if column.name != "id"]
     query = select(credentials, *shown).join(users, users.c.id == credentials.c.user_id).where(which)
-    row = (await connection.execute(query)).mappings().one_or_none()
-    if row is None:
-        return None
-    user = _user({"id": row["user_id"], **{c.name: row[f"user_{c.name}"] for c in users.c if c.name != "id"}})
-    return Principal(user=user, credential=_credential(row))
+    return [
+        Principal(
+            user=_user({"id": row["user_id"], **{c.name: row[f"user_{c.name}"] for c in users.c if c.name != "id"}}),
+            credential=_credential(row),
+        )
+        for row in (await connection.execute(query)).mappings()
+    ]
 
 
 async def credentials_of(connection: AsyncConnection, user_id: UserId) -> Sequence[Credential]:

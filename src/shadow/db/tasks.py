@@ -1,14 +1,15 @@
 """Tasks in the database."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult, func, insert, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, insert, not_, select, true, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shadow.core.accounts import UserId
 from shadow.core.errors import Conflict, NotFound
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import Task, TaskId, TaskState, TaskStep, step
@@ -18,6 +19,9 @@ from shadow.db.tables import tasks
 
 PAGE = 1000
 MAX_ID_CHARS = 64
+IDS_IN_QUERY = 500
+
+T = TypeVar("T")
 
 
 async def add(transaction: Transaction, task: Task) -> None:
@@ -64,7 +68,7 @@ async def get(connection: AsyncConnection, task_id: TaskId, *, for_update: bool 
     return _task(row)
 
 
-async def find(connection: AsyncConnection, reference: str, *, owner: str | None = None) -> Task:
+async def find(connection: AsyncConnection, reference: str, *, seen_by: UserId | None = None) -> Task:
     """By its id or a unique beginning of it. Raises: NotFound, Conflict."""
     if not is_storable(reference):
         raise no_task(reference)
@@ -72,8 +76,7 @@ async def find(connection: AsyncConnection, reference: str, *, owner: str | None
     if prefixed == "task_":
         raise no_task(reference)
     query = select(tasks).where(tasks.c.id.startswith(prefixed, autoescape=True)).order_by(tasks.c.id).limit(2)
-    if owner is not None:
-        query = query.where(tasks.c.owner == owner)
+    query = query.where(_seen_by(seen_by))
     rows = (await connection.execute(query)).mappings().all()
     exact = [row for row in rows if row["id"] == reference]
     if not rows:
@@ -84,14 +87,12 @@ async def find(connection: AsyncConnection, reference: str, *, owner: str | None
 
 
 async def of_workspace(
-    connection: AsyncConnection, workspace_id: WorkspaceId, *, owner: str | None = None, for_update: bool = False
+    connection: AsyncConnection, workspace_id: WorkspaceId, *, seen_by: UserId | None = None, for_update: bool = False
 ) -> Task | None:
     """The one that works in it. ``for_update``: as for ``get``."""
     if not is_storable(workspace_id):
         return None
-    query = select(tasks).where(tasks.c.workspace_id == workspace_id)
-    if owner is not None:
-        query = query.where(tasks.c.owner == owner)
+    query = select(tasks).where(tasks.c.workspace_id == workspace_id, _seen_by(seen_by))
     if for_update:
         query = query.with_for_update(key_share=True)
     row = (await connection.execute(query)).mappings().one_or_none()
@@ -102,20 +103,36 @@ async def newest(
     connection: AsyncConnection,
     *,
     limit: int = PAGE,
-    owner: str | None = None,
+    seen_by: UserId | None = None,
     states: Collection[TaskState] | None = None,
     before: tuple[float, TaskId] | None = None,
 ) -> Sequence[Task]:
     """Newest first. ``before``: time of creation and id of the last one of the page before."""
-    query = select(tasks).order_by(tasks.c.created_at.desc(), tasks.c.id).limit(limit)
-    if owner is not None:
-        query = query.where(tasks.c.owner == owner)
+    query = select(tasks).where(_seen_by(seen_by)).order_by(tasks.c.created_at.desc(), tasks.c.id).limit(limit)
     if states is not None:
         query = query.where(tasks.c.state.in_([state.value for state in states]))
     if before is not None:
         at, last = before
         query = query.where((tasks.c.created_at < at) | ((tasks.c.created_at == at) & (tasks.c.id > last)))
     return _tasks(await connection.execute(query))
+
+
+async def hidden_from(
+    connection: AsyncConnection, user_id: UserId | None, task_ids: Collection[TaskId], *, writing: bool = False
+) -> frozenset[TaskId]:
+    """Those of ``task_ids`` that are there, but not for them. ``writing``: that they may not change."""
+    hidden: set[TaskId] = set()
+    for some in batched(sorted(task_ids)):
+        query = select(tasks.c.id).where(tasks.c.id.in_(some), not_(_seen_by(user_id, writing=writing)))
+        hidden.update((await connection.execute(query)).scalars())
+    return frozenset(hidden)
+
+
+def _seen_by(user_id: UserId | None, *, writing: bool = False) -> ColumnElement[bool]:
+    """The one place that says whose a task is. ``None``: of somebody who sees all. ``writing``: who may change it."""
+    if user_id is None:
+        return true()
+    return tasks.c.owner == user_id
 
 
 async def unchanged_since(
@@ -154,6 +171,10 @@ async def delete(transaction: Transaction, task_id: TaskId) -> None:
     """With everything that belongs to it. Nothing happens where it is gone."""
     await transaction.connection.execute(delete_from(tasks).where(tasks.c.id == task_id))
     transaction.tell(task_id)
+
+
+def batched(items: Sequence[T], size: int = IDS_IN_QUERY) -> Iterable[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def is_storable(reference: str) -> bool:

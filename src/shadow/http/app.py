@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import ClassVar
 
 from starlette.exceptions import HTTPException
@@ -18,6 +18,9 @@ from shadow.http.metrics import Exchange, RequestMetrics
 from shadow.http.requests import SLOW_BODY
 from shadow.http.responses import REQUEST_TIMEOUT, Answer, busy_answer, error_answer
 from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
+
+POLICY = 1008
+"""With which a WebSocket is closed whose user may no longer."""
 
 
 class HttpApp(ABC):
@@ -69,6 +72,10 @@ class HttpApp(ABC):
             if answer.status >= 500 or exchange.status is not None:
                 self._log_failure(exchange, error, answer.status)
             if exchange.status is not None:
+                if scope["type"] == "websocket" and isinstance(error, ShadowError):
+                    with suppress(RuntimeError):  # it was closed meanwhile
+                        await exchange.send({"type": "websocket.close", "code": POLICY, "reason": error.code})
+                        return
                 raise CutOff from error
             await answer(scope, receive, exchange.send)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -13,6 +13,7 @@ from shadow.http.holds import Holds, Stopping
 from shadow.wire.errors import encode_error
 from shadow.wire.server_sent import EVENTS, HEARTBEAT, encode_event
 
+FIRST_S = 1.0
 HEARTBEAT_S = 10.0
 BEATS_BEFORE_STALLED = 6
 """After how many beats without taking anything a reader is given up."""
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 class EventStream(Generic[T]):
-    """The first event is awaited before anything is sent: until then an error has its status."""
+    """An error within ``FIRST_S``, before the first event, still has its status; then the answer begins in any case."""
 
     def __init__(
         self, events: AsyncIterator[T], encode: Callable[[T], bytes], holds: Holds, *, heartbeat_s: float = HEARTBEAT_S
@@ -36,15 +37,14 @@ class EventStream(Generic[T]):
             await self._answer(receive, send)
 
     async def _answer(self, receive: Receive, send: Send) -> None:
-        async with closing(self._events) as events:
-            first = await anext(events, None)
+        async with closing(self._events) as events, _Ahead(events) as ahead:
+            if await ahead.is_there(within_s=FIRST_S):
+                ahead.look()
             headers = [(b"content-type", EVENTS.encode()), (b"cache-control", b"no-store")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             try:
                 async with self._holds.hold(receive):
-                    if first is not None:
-                        await self._send(send, self._encode(first))
-                        await self._pump(events, send)
+                    await self._pump(ahead, send)
                 last = encode_event("end", b"{}")
             except ShadowError as error:
                 last = encode_event("error", encode_error(error))
@@ -54,22 +54,15 @@ class EventStream(Generic[T]):
                 return
         await send({"type": "http.response.body", "body": last})
 
-    async def _pump(self, events: AsyncIterator[T], send: Send) -> None:
-        following = asyncio.ensure_future(_following(events))
-        try:
-            while True:
-                await asyncio.wait((following,), timeout=self._heartbeat_s)
-                if not following.done():
-                    await self._send(send, HEARTBEAT)
-                    continue
-                event = following.result()
-                if event is None:
-                    return
-                await self._send(send, self._encode(event))
-                following = asyncio.ensure_future(_following(events))
-        finally:
-            following.cancel()
-            await asyncio.wait((following,))  # nothing may run in the generator when it is closed
+    async def _pump(self, ahead: "_Ahead[T]", send: Send) -> None:
+        while True:
+            if not await ahead.is_there(within_s=self._heartbeat_s):
+                await self._send(send, HEARTBEAT)
+                continue
+            event = ahead.take()
+            if event is None:
+                return
+            await self._send(send, self._encode(event))
 
     async def _send(self, send: Send, data: bytes) -> None:
         """A reader that takes nothing for so long is given up."""
@@ -78,6 +71,35 @@ class EventStream(Generic[T]):
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         except TimeoutError:
             raise ClientDisconnect from None
+
+
+class _Ahead(Generic[T]):
+    """The next of ``events`` is awaited, however often one looks whether it is there."""
+
+    def __init__(self, events: AsyncIterator[T]) -> None:
+        self._events = events
+        self._next = asyncio.ensure_future(_following(events))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._next.cancel()
+        await asyncio.wait((self._next,))  # nothing may run in the generator when it is closed
+
+    async def is_there(self, *, within_s: float) -> bool:
+        await asyncio.wait((self._next,), timeout=within_s)
+        return self._next.done()
+
+    def look(self) -> T | None:
+        """``None``: there is none any more. Raises: what the events end with."""
+        return self._next.result()
+
+    def take(self) -> T | None:
+        taken = self._next.result()
+        if taken is not None:
+            self._next = asyncio.ensure_future(_following(self._events))
+        return taken
 
 
 async def _following(events: AsyncIterator[T]) -> T | None:

@@ -118,7 +118,7 @@ def _operation(route: ApiRoute | ApiSocket, refs: Mapping[Kind, Json], definitio
     }
     if isinstance(route, ApiSocket):
         described["responses"] = {"101": {"description": "A WebSocket."}, **described["responses"]}
-        del described["responses"]["200"]
+        del described["responses"][str(about.status)]
     if about.body is not None:
         described["requestBody"] = _body(about.body, refs)
     return described
@@ -184,7 +184,7 @@ def _responses(about: About, refs: Mapping[Kind, Json]) -> Json:
         schemas = [refs[one, "serialization"] for one in answers] or [{"type": "object"}]
         answer["content"] = {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
     errors = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _statuses()}
-    return {"200": answer, **errors}
+    return {str(about.status): answer, **errors}
 
 
 def _statuses() -> list[int]:

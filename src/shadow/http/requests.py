@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.types import Scope
 
 from shadow.core.errors import LimitExceeded, Rejected, Unavailable
 from shadow.http.admission import HttpLimits
@@ -18,12 +19,16 @@ Entropy = Callable[[int], bytes]
 
 def read_query(request: HTTPConnection, kind: type[M]) -> M:
     """Percent-encoded bytes that are not UTF-8 come as ``surrogateescape``. Raises: Rejected."""
-    raw = request.scope["query_string"].decode("ascii", "surrogateescape")
+    return parse_query(kind, dict(query_pairs(request.scope)))
+
+
+def query_pairs(scope: Scope) -> list[tuple[str, str]]:
+    """Raises: Rejected."""
+    raw = scope["query_string"].decode("ascii", "surrogateescape")
     try:
-        pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape", max_num_fields=MAX_QUERY_FIELDS)
+        return parse_qsl(raw, keep_blank_values=True, errors="surrogateescape", max_num_fields=MAX_QUERY_FIELDS)
     except ValueError as error:
         raise Rejected("The query string cannot be understood.") from error
-    return parse_query(kind, dict(pairs))
 
 
 def integer(text: str, *, what: str) -> int:

@@ -39,6 +39,8 @@ class About:
     body: type[Message] | Raw | None = None
     answer: type[Message] | tuple[type[Message], ...] | Raw | None = None
     """``None``: an empty object. One of several where there are several."""
+    status: int = 200
+    """Of a good answer."""
     operation: bool = False
     """Whether it takes an operation id and an epoch."""
     access: str | None = None

@@ -127,6 +127,7 @@ class _Session:
                 self._taken = max(self._taken, frame.offset)
                 self._room.set()
             case TerminalFrame.RESIZE:
+                self._check_writes()
                 await self._executor.resize_terminal(self._id, decode_size(frame.payload))
             case TerminalFrame.INPUT:
                 self._queue(frame)
@@ -134,8 +135,7 @@ class _Session:
                 raise TerminalFrameError(f"{frame.kind.name.lower()} comes from the sidecar only")
 
     def _queue(self, frame: Frame) -> None:
-        if self._writer is None:
-            raise Rejected("Who types names itself.", mend="Attach with the query parameter `writer`.")
+        self._check_writes()
         size = len(frame.payload)
         if not size:
             raise TerminalFrameError("input without bytes")  # it would count for nothing while it waits
@@ -147,6 +147,11 @@ class _Session:
         self._inputs.append((frame.offset, bytes(frame.payload)))
         self._waiting_bytes += size
         self._typed.set()
+
+    def _check_writes(self) -> None:
+        """Whoever only watches may lack the right to more."""
+        if self._writer is None:
+            raise Rejected("Who types or resizes names itself.", mend="Attach with the query parameter `writer`.")
 
     async def _type(self) -> None:
         if self._writer is None:

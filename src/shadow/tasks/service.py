@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
+from shadow.core.accounts import UserId
 from shadow.core.conversation import Usage
-from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
+from shadow.core.errors import Conflict, Denied, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
 from shadow.core.events import (
     CheckpointFailed,
     QueueChanged,
@@ -417,30 +418,38 @@ class Tasks:
             error = job.error
             raise error_from_code(error["code"], error["message"], mend=error["mend"], details={"task_id": job.task_id})
 
-    async def find(self, reference: str, *, owner: str | None = None) -> Task:
-        """By its id or a unique beginning of it. Raises: NotFound, Conflict."""
+    async def find(self, reference: str, *, seen_by: UserId | None = None) -> Task:
+        """By its id or a unique beginning of it, among those that are there for them. Raises: NotFound, Conflict."""
         async with self.database.read() as connection:
-            return await tasks.find(connection, reference, owner=owner)
+            return await tasks.find(connection, reference, seen_by=seen_by)
 
-    async def of_workspace(self, workspace_id: WorkspaceId, *, owner: str | None = None) -> Task:
+    async def of_workspace(self, workspace_id: WorkspaceId, *, seen_by: UserId | None = None) -> Task:
         """The one that works there. Raises: NotFound."""
         async with self.database.read() as connection:
-            found = await tasks.of_workspace(connection, workspace_id, owner=owner)
+            found = await tasks.of_workspace(connection, workspace_id, seen_by=seen_by)
         if found is None:
             raise NotFound(f"There is no workspace {workspace_id!r}.")
         return found
+
+    async def check_writable(self, task_id: TaskId, user_id: UserId | None) -> None:
+        """``user_id``: who sees it; ``None``: somebody who may do all. Raises: Denied: they only see it."""
+        if user_id is None:
+            return
+        async with self.database.read() as connection:
+            if await tasks.hidden_from(connection, user_id, [task_id], writing=True):
+                raise Denied("You may read this, and not change it.", mend="Ask for the role member of its project.")
 
     async def list(
         self,
         *,
         limit: int,
-        owner: str | None = None,
+        seen_by: UserId | None = None,
         states: Collection[TaskState] | None = None,
         before: tuple[float, TaskId] | None = None,
     ) -> Sequence[Task]:
         """Newest first. ``before``: time of creation and id of the last one of the page before."""
         async with self.database.read() as connection:
-            return await tasks.newest(connection, limit=limit, owner=owner, states=states, before=before)
+            return await tasks.newest(connection, limit=limit, seen_by=seen_by, states=states, before=before)
 
     async def events(self, task_id: TaskId) -> Sequence[Recorded]:
         async with self.database.read() as connection:

@@ -79,7 +79,8 @@ class FileStatMessage(Message, core=FileStat):
     modified_at: float
     target: FsPath | None = None
     error: OsText | None = None
-    version: str = Field(default="", max_length=MAX_VERSION_CHARS)
+    version: str = Field(default="", max_length=MAX_VERSION_CHARS, pattern="^[!-~]*$")
+    """A header has it too."""
 
 
 class FileLinesMessage(Message, core=FileLines):

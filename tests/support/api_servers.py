@@ -1,0 +1,113 @@
+"""The server's application in this process, listening, with users in it and a workspace that is one for real."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shadow.accounts.service import Accounts
+from shadow.api.access import Origins
+from shadow.api.app import ServerApp, Services
+from shadow.core.accounts import CredentialKind, Principal, Role, User, UserId
+from shadow.core.ids import WorkspaceId
+from shadow.core.tasks import TaskId, TaskState
+from shadow.db import tasks as rows
+from shadow.db.database import Database
+from shadow.execution.interface import ToolExecutor
+from shadow.execution.mock.manager import MockWorkspaceManager
+from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint
+from shadow.http.server import HttpServer
+from shadow.tasks.service import Tasks
+from tests.support.implementations import host
+from tests.support.rows import make_task
+from tests.support.sidecars import client, listen, serving
+
+
+class Workspaces(MockWorkspaceManager):
+    """Mocked ones, and those that are behind ``endpoints``."""
+
+    def __init__(self, endpoints: dict[WorkspaceId, Endpoint] | None = None) -> None:
+        super().__init__()
+        self._endpoints = endpoints or {}
+
+    async def attach(self, workspace_id: WorkspaceId, *, take_over: bool = False) -> ToolExecutor:
+        endpoint = self._endpoints.get(workspace_id)
+        return await super().attach(workspace_id, take_over=take_over) if endpoint is None else client(endpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    url: str
+    app: ServerApp
+    accounts: Accounts
+    database: Database
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://")
+
+    async def user(self, name: str, role: Role = Role.MEMBER) -> tuple[User, str]:
+        """A user, and a token that is good for all that they may."""
+        user, code = await self.accounts.invite(name, role)
+        return user, (await self.accounts.log_in(code.secret, CredentialKind.TOKEN, name="test")).secret
+
+    async def principal(self, token: str) -> Principal:
+        return await self.accounts.authenticate(token, CredentialKind.TOKEN)
+
+    async def add_task(
+        self, id_: str, *, owner: UserId, workspace_id: str | None = None, project_id: str | None = None
+    ) -> TaskId:
+        task = replace(
+            make_task(id_),
+            owner=owner,
+            state=TaskState.IDLE,
+            workspace_id=None if workspace_id is None else WorkspaceId(workspace_id),
+        )
+        async with self.database.write() as transaction:
+            await rows.add(transaction, task)
+        return task.id
+
+
+async def any_model(name: str | None) -> str:
+    return name or "scripted:nothing"
+
+
+@asynccontextmanager
+async def serving_api(database: Database, manager: MockWorkspaceManager | None = None) -> AsyncGenerator[Api]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    accounts = Accounts(database=database, entropy=os.urandom)
+    tasks = Tasks(database=database, shown=str, entropy=os.urandom)
+    app = ServerApp(
+        Services(
+            tasks=tasks,
+            accounts=accounts,
+            manager=manager or Workspaces(),
+            check_model=any_model,
+            origins=Origins(allowed=frozenset({url}), secure=False),
+        )
+    )
+    server = HttpServer(app)
+    serving_task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield Api(url=url, app=app, accounts=accounts, database=database)
+    finally:
+        server.stop()
+        await serving_task
+
+
+@asynccontextmanager
+async def workspaces(directory: Path, *ids: str) -> AsyncGenerator[Workspaces]:
+    """A sidecar for each, over a directory of this host."""
+    async with AsyncExitStack() as stack:
+        endpoints: dict[WorkspaceId, Endpoint] = {}
+        for id_ in ids:
+            (own := directory / id_).mkdir(parents=True)
+            executor = await stack.enter_async_context(host(own))
+            listener = stack.enter_context(listen(own / "sidecar.sock"))
+            await stack.enter_async_context(serving(executor, listener))
+            endpoints[WorkspaceId(id_)] = UnixEndpoint(own / "sidecar.sock")
+        yield Workspaces(endpoints)
