@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     model_validator,
@@ -344,6 +345,24 @@ class Settings(BaseModel):
         description="The address that users of `shadow serve` type, where it is not the one that it listens on: "
         "`https://shadow.example.org`. Requests under other names are refused.",
         json_schema_extra={"shown_default": "where it listens"},
+    )
+    server_trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_words)] = Field(
+        default=(),
+        description="Addresses and networks of proxies in front of `shadow serve`: whom their `X-Forwarded-For` names is "
+        "whom a request comes from, on record and for limits; nobody else's counts. In the variable parted by blanks, in the "
+        "file a list.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    server_user_requests_per_s: float = Field(
+        default=500,
+        gt=0,
+        description="How many requests a second `shadow serve` takes from one user, and twice as many at once after a quiet "
+        "time. Each server counts for itself.",
+    )
+    server_logins_per_min: float = Field(
+        default=30,
+        gt=0,
+        description="How many logins, and requests with a bad credential, `shadow serve` takes a minute from one address.",
     )
     worker_slots: int = Field(default=16, ge=1, le=1000, description="How many jobs one process does at once.")
     worker_lease_s: float = Field(

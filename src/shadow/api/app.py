@@ -2,19 +2,25 @@
 
 import asyncio
 import hashlib
+import math
 import os
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection, Request
+from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from shadow.accounts.service import Accounts, topic_of
-from shadow.api.access import PRINCIPAL, TASK, Origins, check_access, needed, principal_of
-from shadow.api.accounts import AccountRoutes
+from shadow.api.access import PRINCIPAL, PUBLIC, TASK, Origins, changes, check_access, needed, principal_of
+from shadow.api.accounts import LOG_IN, AccountRoutes
+from shadow.api.audit import AuditRoutes
+from shadow.api.auditing import Auditing
 from shadow.api.events import EventRoutes
+from shadow.api.rates import Rates
+from shadow.api.sources import Network, neighbourhood, source_of
 from shadow.api.system import Gather, SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
 from shadow.core.accounts import Principal, Role
@@ -49,6 +55,10 @@ class Services:
     origins: Origins
     gather: Gather = field(default=lambda: ())
     """Metrics of what is not the API's own."""
+    proxies: Sequence[Network] = ()
+    """Whose word counts for where a request comes from."""
+    user_requests_per_s: float = 500
+    logins_per_min: float = 30
 
 
 class ServerApp(HttpApp):
@@ -65,6 +75,19 @@ class ServerApp(HttpApp):
         super().__init__(limits=limits or HttpLimits(), clock=clock)
         self._services = services
         self._entropy = entropy
+        self._auditing = Auditing(services.tasks.database, source_of=self._source_of, entropy=entropy, log=self.log)
+        self._of_users = Rates(
+            "user_rate",
+            rate_per_s=services.user_requests_per_s,
+            burst=math.ceil(2 * services.user_requests_per_s),
+            clock=clock,
+        )
+        self._logins = Rates(
+            "login_rate",
+            rate_per_s=services.logins_per_min / 60,
+            burst=math.ceil(services.logins_per_min),
+            clock=clock,
+        )
         system = SystemRoutes(
             services.tasks.database,
             gather=lambda: [*self.metrics.families(), *services.gather()],
@@ -77,6 +100,7 @@ class ServerApp(HttpApp):
                 *AccountRoutes(services.accounts, services.origins).routes(),
                 *TaskRoutes(services.tasks, services.check_model).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
+                *AuditRoutes(services.tasks.database).routes(),
                 *self._workspace_routes(),
             ]
         )
@@ -92,16 +116,37 @@ class ServerApp(HttpApp):
 
         return describe(self.routes, title="Shadow", about=ABOUT)
 
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, self._auditing.telling(scope, send))
+        finally:
+            await self._auditing.end(scope, None)
+
     async def admit(self, scope: AsgiScope) -> None:
         self._services.origins.check_host(scope)
-        scope[PRINCIPAL] = await principal_of(scope, self._services.accounts, self._services.origins)
+        try:
+            who = await principal_of(scope, self._services.accounts, self._services.origins)
+        except Unauthenticated:
+            self._logins.take(neighbourhood(self._source_of(scope)))
+            raise
+        if who is not None:
+            self._of_users.take(who.user.id)
+        scope[PRINCIPAL] = who
+
+    def _source_of(self, scope: AsgiScope) -> str:
+        return source_of(scope, self._services.proxies)
 
     @asynccontextmanager
     async def entered(self, route: ApiRoute | ApiSocket, scope: AsgiScope) -> AsyncGenerator[None]:
-        check_access(route, scope)
         named = scope["path_params"]
         who: Principal | None = scope[PRINCIPAL]
+        if route.path == LOG_IN:
+            self._logins.take(neighbourhood(self._source_of(scope)))
+        audited = changes(route, scope) and (who is not None or needed(route, scope) == PUBLIC)
+        watching = self._auditing.watching(route, scope, who) if audited else nullcontext()
         async with AsyncExitStack() as stack:
+            operation = stack.enter_context(watching)
+            check_access(route, scope)
             if who is not None and "task_id" in named:
                 scope[TASK] = await self._services.tasks.find(named["task_id"], owner=_owner(who))
             if who is not None and "workspace_id" in named:
@@ -110,6 +155,8 @@ class ServerApp(HttpApp):
                 scope[EXECUTOR] = await stack.enter_async_context(await self._services.manager.attach(workspace_id))
             if who is not None and _stays_open(route):
                 await stack.enter_async_context(self._while_good(who, needed(route, scope)))
+            if operation is not None:
+                await self._auditing.begin(operation)
             yield
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shadow.cli import tasks, workspaces
+from shadow.cli import audit, tasks, workspaces
 from shadow.cli.outcome import (
     EXEC_FAILED,
     INTERRUPTED,
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(workspaces.app, name="workspace")
 app.add_typer(tasks.app, name="task")
+app.add_typer(audit.app, name="audit")
 
 
 @app.callback(invoke_without_command=True)

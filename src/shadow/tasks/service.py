@@ -1,6 +1,6 @@
 """What can be asked of tasks. Everything here is one transaction; the work itself is done by jobs, by whichever worker."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from shadow.core.conversation import Usage
@@ -62,8 +62,12 @@ class Tasks:
         model: str,
         settings: TaskSettings,
         owner: str = "local",
+        also: Callable[[Transaction, Task], Awaitable[None]] | None = None,
     ) -> Task:
-        """A task whose first run begins when its workspace is ready. Raises: Rejected, NotFound, LimitExceeded."""
+        """A task whose first run begins when its workspace is ready. ``also``: what else belongs into its transaction.
+
+        Raises: Rejected, NotFound, LimitExceeded.
+        """
         check_message(instruction)
         settings.spec(name="")
         task_id = TaskId(make_id("task", entropy=self.entropy(12)))
@@ -89,6 +93,8 @@ class Tasks:
             await events.append(transaction, task_id, told)
             await messages.add(transaction, self._message(task_id, instruction))
             await self.add_job(transaction, task, INITIALISE, round=1)
+            if also is not None:
+                await also(transaction, task)
         return task
 
     async def _check_room(self, transaction: Transaction, owner: str) -> None:
@@ -125,8 +131,10 @@ class Tasks:
         model: str | None = None,
         options: RunOptions | None = None,
         stop: bool = False,
+        also: Callable[[Transaction, QueuedMessage], Awaitable[None]] | None = None,
     ) -> QueuedMessage:
         """Said when the run that goes on has ended, behind what waits. ``stop``: that run is stopped, and this comes first.
+        ``also``: what else belongs into the transaction.
 
         Raises: NotFound, Conflict: nobody will ever hear it; LimitExceeded: too much waits.
         """
@@ -150,6 +158,8 @@ class Tasks:
             follows = any(job.kind in (INITIALISE, RUN) and not job.stop_requested for job in open_jobs)
             if not follows and task.state is not TaskState.STARTING:
                 await self.add_job(transaction, task, RUN)
+            if also is not None:
+                await also(transaction, message)
         return message
 
     async def tell_queue(self, transaction: Transaction, task_id: TaskId) -> None:
