@@ -8,6 +8,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
@@ -180,6 +181,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 ByteLimit = Annotated[int | None, BeforeValidator(_bytes)]
 CountLimit = Annotated[int | None, BeforeValidator(_no_limit)]
 NumberLimit = Annotated[float | None, BeforeValidator(_no_limit)]
+MoneyLimit = Annotated[Decimal | None, BeforeValidator(_no_limit)]
 
 
 class Settings(BaseModel):
@@ -303,6 +305,31 @@ class Settings(BaseModel):
     )
     limit_tasks: CountLimit = Field(
         default=200, ge=1, description="Tasks with a workspace of one user: a further one is refused before it is made."
+    )
+    budget_tokens_day: CountLimit = Field(
+        default=None,
+        ge=0,
+        description="Tokens, input and output, that the models of one user's tasks may take in a day (of UTC) unless an "
+        "administrator gives them another budget. Where it is spent, no task begins, and a run ends before its next request.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    budget_tokens_month: CountLimit = Field(
+        default=None,
+        ge=0,
+        description="As SHADOW_BUDGET_TOKENS_DAY, in a month.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    budget_usd_day: MoneyLimit = Field(
+        default=None,
+        ge=0,
+        description="As SHADOW_BUDGET_TOKENS_DAY, in US dollars; a model whose price is unknown costs nothing here.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    budget_usd_month: MoneyLimit = Field(
+        default=None,
+        ge=0,
+        description="As SHADOW_BUDGET_USD_DAY, in a month.",
+        json_schema_extra={"shown_default": "none"},
     )
     limit_command_time_s: NumberLimit = Field(
         default=None,

@@ -167,6 +167,11 @@ class Accounts:
         async with self.database.read() as connection:
             return await accounts.all_users(connection)
 
+    async def user(self, user_id: UserId) -> User:
+        """Raises: NotFound."""
+        async with self.database.read() as connection:
+            return await accounts.get_user(connection, user_id)
+
     async def invite(
         self, name: str, role: Role, *, also: Callable[[Transaction, User, Issued], Awaitable[None]] | None = None
     ) -> tuple[User, Issued]:

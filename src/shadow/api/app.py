@@ -23,6 +23,7 @@ from shadow.api.rates import Rates
 from shadow.api.sources import Network, neighbourhood, source_of
 from shadow.api.system import Gather, SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
+from shadow.api.usage import UsageRoutes
 from shadow.core.accounts import Principal, Role
 from shadow.core.errors import Unauthenticated
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
@@ -101,6 +102,7 @@ class ServerApp(HttpApp):
                 *TaskRoutes(services.tasks, services.check_model).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *AuditRoutes(services.tasks.database).routes(),
+                *UsageRoutes(services.tasks.spenders, services.accounts).routes(),
                 *self._workspace_routes(),
             ]
         )

@@ -276,6 +276,16 @@ def serve(
 
 
 @app.command()
+def usage(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show what users have spent on models today and this month (of UTC), and what they may."""
+    from shadow.cli import usage as implementation
+
+    finish(lambda: implementation.show(as_json=as_json), as_json=as_json)
+
+
+@app.command()
 def demo() -> None:
     """Run the tests of a small example package in a sandbox."""
     from shadow.cli import demo as implementation

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from shadow.core.errors import ShadowError
 from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState, TaskStep, step
 from shadow.core.workspaces import WorkspaceState
-from shadow.db import jobs, messages, tasks
+from shadow.db import jobs, messages, spending, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
 from shadow.tasks.workshop import KEPT_LEASE_S, Workshop
@@ -130,6 +130,7 @@ class CleaningUp(Handler):
                     continue  # somebody uses it again, or it is gone, or nobody can tell: then it waits
         async with context.write() as transaction:
             await jobs.prune(transaction, FORGET_JOBS_AFTER_S)
+            await spending.forget_old(transaction)
         return {"tasks": done, "lost": await self._note_lost(context)}
 
     async def _is_in_use(self, task: Task) -> bool:

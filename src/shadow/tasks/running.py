@@ -252,6 +252,7 @@ class Running(Handler):
             log=log,
             checkpoint=checkpointing.take,
             interrupted=interrupted,
+            may_ask=lambda: self._shop.tasks.spenders.check(task.owner),
         )
         return await run(agent, state, stop=context.stop)
 

@@ -8,12 +8,14 @@ from shadow.core.errors import Conflict, LimitExceeded, NotFound, Rejected, Unsu
 from shadow.core.events import QueueChanged, Recorded, RolledBack, RunFinished, StateChanged, TaskCreated, Waiting
 from shadow.core.ids import WorkspaceId, make_id
 from shadow.core.jobs import Job, JobId, JobState, NewJob
+from shadow.core.quota import Budgets
 from shadow.core.repositories import LocalRepository, RemoteRepository, Repository
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState, TaskStep, title_of
 from shadow.core.workspaces import Capabilities
-from shadow.db import checkpoints, events, jobs, messages, tasks
+from shadow.db import checkpoints, events, jobs, messages, spending, tasks
 from shadow.db.database import Database, Transaction
 from shadow.engine.identity import is_gone
+from shadow.tasks.budgets import Spenders
 from shadow.tasks.values import RunOptions, TaskSettings, settings_from_json, settings_to_json
 
 MAX_MESSAGE_CHARS = 200_000
@@ -38,6 +40,8 @@ CLEAN_UP = "clean_up"
 class TaskLimits:
     live_per_owner: int | None = None
     """Tasks with a workspace, or about to have one."""
+    budgets: Budgets = field(default_factory=Budgets)
+    """Of users for whom no administrator has said anything else."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +80,7 @@ class Tasks:
             self.credentials[task_id] = repository
         async with self.database.write() as transaction:
             await self._check_room(transaction, owner)
+            await self._check_budgets(transaction, owner)
             task = Task(
                 id=task_id,
                 owner=owner,
@@ -106,6 +111,13 @@ class Tasks:
                 mend="Archive some (`shadow task archive`), or raise SHADOW_LIMIT_TASKS.",
                 details={"limit": "tasks"},
             )
+
+    async def _check_budgets(self, transaction: Transaction, owner: str) -> None:
+        await spending.check(transaction.connection, now=transaction.now, defaults=self.limits.budgets, user_id=owner)
+
+    @property
+    def spenders(self) -> Spenders:
+        return Spenders(database=self.database, defaults=self.limits.budgets)
 
     async def add_job(self, transaction: Transaction, task: Task, kind: str, **payload: object) -> Job:
         new = NewJob(
@@ -143,6 +155,7 @@ class Tasks:
         async with self.database.write() as transaction:
             task = await self._opened(transaction, task_id)
             check_usable(task)
+            await self._check_budgets(transaction, task.owner)
             if len(await messages.queue(transaction.connection, task_id)) >= MAX_QUEUED:
                 raise LimitExceeded(f"{MAX_QUEUED} messages wait already.", mend="Remove some, or wait.")
             if model is not None or options is not None:
