@@ -22,6 +22,7 @@ from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import Denied, SettingsRefused
 from shadow.core.events import TaskEvent
 from shadow.core.limits import Limits
+from shadow.core.quota import Budgets
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.execution import registry
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
@@ -130,6 +131,16 @@ def default_limits(settings: Settings) -> Limits:
     )
 
 
+def default_budgets(settings: Settings) -> Budgets:
+    """Of users for whom no administrator has said anything else."""
+    return Budgets(
+        tokens_day=settings.budget_tokens_day,
+        tokens_month=settings.budget_tokens_month,
+        usd_day=settings.budget_usd_day,
+        usd_month=settings.budget_usd_month,
+    )
+
+
 def resilience(settings: Settings) -> Resilience:
     """How executors meet a sidecar that does not answer."""
     return Resilience(
@@ -206,7 +217,7 @@ async def open_tasks(settings: Settings) -> AsyncGenerator["Tasks"]:
             database=database,
             shown=make_repositories(settings).shown,
             entropy=os.urandom,
-            limits=TaskLimits(live_per_owner=settings.limit_tasks),
+            limits=TaskLimits(live_per_owner=settings.limit_tasks, budgets=default_budgets(settings)),
             host=host_name(settings.data_dir),
         )
 

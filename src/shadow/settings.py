@@ -8,6 +8,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
@@ -18,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     model_validator,
@@ -179,6 +181,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 ByteLimit = Annotated[int | None, BeforeValidator(_bytes)]
 CountLimit = Annotated[int | None, BeforeValidator(_no_limit)]
 NumberLimit = Annotated[float | None, BeforeValidator(_no_limit)]
+MoneyLimit = Annotated[Decimal | None, BeforeValidator(_no_limit)]
 
 
 class Settings(BaseModel):
@@ -303,6 +306,31 @@ class Settings(BaseModel):
     limit_tasks: CountLimit = Field(
         default=200, ge=1, description="Tasks with a workspace of one user: a further one is refused before it is made."
     )
+    budget_tokens_day: CountLimit = Field(
+        default=None,
+        ge=0,
+        description="Tokens, input and output, that the models of one user's tasks may take in a day (of UTC) unless an "
+        "administrator gives them another budget. Where it is spent, no task begins, and a run ends before its next request.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    budget_tokens_month: CountLimit = Field(
+        default=None,
+        ge=0,
+        description="As SHADOW_BUDGET_TOKENS_DAY, in a month.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    budget_usd_day: MoneyLimit = Field(
+        default=None,
+        ge=0,
+        description="As SHADOW_BUDGET_TOKENS_DAY, in US dollars; a model whose price is unknown costs nothing here.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    budget_usd_month: MoneyLimit = Field(
+        default=None,
+        ge=0,
+        description="As SHADOW_BUDGET_USD_DAY, in a month.",
+        json_schema_extra={"shown_default": "none"},
+    )
     limit_command_time_s: NumberLimit = Field(
         default=None,
         gt=0,
@@ -344,6 +372,24 @@ class Settings(BaseModel):
         description="The address that users of `shadow serve` type, where it is not the one that it listens on: "
         "`https://shadow.example.org`. Requests under other names are refused.",
         json_schema_extra={"shown_default": "where it listens"},
+    )
+    server_trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_words)] = Field(
+        default=(),
+        description="Addresses and networks of proxies in front of `shadow serve`: whom their `X-Forwarded-For` names is "
+        "whom a request comes from, on record and for limits; nobody else's counts. In the variable parted by blanks, in the "
+        "file a list.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    server_user_requests_per_s: float = Field(
+        default=500,
+        gt=0,
+        description="How many requests a second `shadow serve` takes from one user, and twice as many at once after a quiet "
+        "time. Each server counts for itself.",
+    )
+    server_logins_per_min: float = Field(
+        default=30,
+        gt=0,
+        description="How many logins, and requests with a bad credential, `shadow serve` takes a minute from one address.",
     )
     worker_slots: int = Field(default=16, ge=1, le=1000, description="How many jobs one process does at once.")
     worker_lease_s: float = Field(

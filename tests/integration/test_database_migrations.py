@@ -204,11 +204,11 @@ async def main():
     async with place():
         say(left)
 """
-POINTS = (6, 11, 14, 17, 20, 23, 26, 29, 32, 35)
+POINTS = (6, 11, 16, 21, 26, 31, 36, 41, 46, 55)
 
 
 @pytest.mark.parametrize(
-    "point", [*POINTS, *(pytest.param(n, marks=pytest.mark.slow) for n in range(50) if n not in POINTS)]
+    "point", [*POINTS, *(pytest.param(n, marks=pytest.mark.slow) for n in range(80) if n not in POINTS)]
 )
 async def test_a_migration_that_is_killed_was_done_or_was_not(empty_place: Place, point: int) -> None:
     await make_version_1(empty_place)
@@ -228,7 +228,7 @@ async def test_the_points_at_which_it_is_killed_lie_in_the_migration(empty_place
     process = DatabaseProcess(_DIE, empty_place, 1000)
     counted = 1000 - int(await asyncio.to_thread(process.line))
     assert await asyncio.to_thread(process.end) == 0
-    assert POINTS[-3] < counted < 50
+    assert POINTS[-3] < counted < 80
 
 
 async def _version_is(place: Place, statement: str) -> None:

@@ -1,6 +1,6 @@
 """What can be asked of users and their credentials. Everything here is one transaction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from shadow.core.accounts import (
@@ -97,9 +97,16 @@ class Accounts:
             return await self._issue(transaction, found.user, kind, name, SCOPES_OF[found.user.role], SESSION_S)
 
     async def issue_token(
-        self, principal: Principal, *, name: str, scopes: frozenset[Scope], expires_in_s: float | None
+        self,
+        principal: Principal,
+        *,
+        name: str,
+        scopes: frozenset[Scope],
+        expires_in_s: float | None,
+        also: Callable[[Transaction, Issued], Awaitable[None]] | None = None,
     ) -> Issued:
-        """Raises: Rejected, Denied: of a scope that the caller has not; LimitExceeded."""
+        """``also``: what else belongs into the transaction. Raises: Rejected, Denied: of a scope that the caller has not;
+        LimitExceeded."""
         check_name(name)
         if not scopes:
             raise Rejected("A token without a scope is good for nothing.", mend=f"Choose from {', '.join(Scope)}.")
@@ -108,7 +115,10 @@ class Accounts:
         if expires_in_s is not None and not 1 <= expires_in_s <= MAX_TOKEN_S:
             raise Rejected(f"A token lives for 1 to {MAX_TOKEN_S:.0f} seconds, or without end.")
         async with self.database.write() as transaction:
-            return await self._issue(transaction, principal.user, CredentialKind.TOKEN, name, scopes, expires_in_s)
+            issued = await self._issue(transaction, principal.user, CredentialKind.TOKEN, name, scopes, expires_in_s)
+            if also is not None:
+                await also(transaction, issued)
+        return issued
 
     async def credentials(self, user_id: UserId) -> Sequence[Credential]:
         async with self.database.read() as connection:
@@ -151,8 +161,18 @@ class Accounts:
         async with self.database.read() as connection:
             return await accounts.all_users(connection)
 
-    async def invite(self, name: str, role: Role) -> tuple[User, Issued]:
-        """A new user, and the code for their first login. Raises: Rejected, AlreadyExists."""
+    async def user(self, user_id: UserId) -> User:
+        """Raises: NotFound."""
+        async with self.database.read() as connection:
+            return await accounts.get_user(connection, user_id)
+
+    async def invite(
+        self, name: str, role: Role, *, also: Callable[[Transaction, User, Issued], Awaitable[None]] | None = None
+    ) -> tuple[User, Issued]:
+        """A new user, and the code for their first login. ``also``: what else belongs into the transaction.
+
+        Raises: Rejected, AlreadyExists.
+        """
         check_name(name)
         async with self.database.write() as transaction:
             user = User(
@@ -162,6 +182,8 @@ class Accounts:
             code = await self._issue(
                 transaction, user, CredentialKind.CODE, "invitation", SCOPES_OF[role], INVITATION_S
             )
+            if also is not None:
+                await also(transaction, user, code)
         return user, code
 
     async def change(self, user_id: UserId, *, role: Role | None = None, disabled: bool | None = None) -> User:

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from shadow.agent.compaction import compact
 from shadow.agent.loop import (
+    Action,
     Answered,
     AskModel,
     CallTools,
@@ -51,6 +52,7 @@ from shadow.core.events import (
 )
 from shadow.core.ids import CommandId
 from shadow.core.models import ContextTooLong, ModelUnreachable
+from shadow.core.quota import BudgetSpent
 from shadow.execution.streams import closing
 
 STOP_LIMIT_S = 0.8
@@ -71,6 +73,8 @@ class Agent:
     """Called after each step that may have changed files, when what it answered is stored; while the model thinks."""
     interrupted: InterruptedStep = field(default_factory=InterruptedStep)
     """Where the run is taken up again."""
+    may_ask: Callable[[], Awaitable[None]] | None = None
+    """Called before each request to the model. Raises: BudgetSpent: nothing more may be spent, and the run ends with that."""
     clock: Clock = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -83,7 +87,7 @@ async def run(agent: Agent, state: RunState, *, stop: asyncio.Event) -> RunState
     """
     unsaved = False
     while True:
-        action = decide(state)
+        action = await _affordable(agent, decide(state))
         if isinstance(action, End):
             await _end_commands(agent)  # what runs in the background must not write into what is delivered
             async with _checkpointing(agent, unsaved):
@@ -99,6 +103,16 @@ async def run(agent: Agent, state: RunState, *, stop: asyncio.Event) -> RunState
             unsaved = not all(map(agent.toolbox.only_reads, action.calls))
         elif isinstance(event, Answered):
             unsaved = False
+
+
+async def _affordable(agent: Agent, action: Action) -> Action:
+    if isinstance(action, AskModel) and agent.may_ask is not None:
+        try:
+            await agent.may_ask()
+        except BudgetSpent as error:
+            reached = Outcome(status=RunStatus.LIMIT_REACHED, summary=str(error), code=str(error.details["limit"]))
+            return End(outcome=reached)
+    return action
 
 
 def _as_the_model_expects(agent: Agent, state: RunState) -> RunState:

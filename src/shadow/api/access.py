@@ -97,9 +97,18 @@ def needed(route: ApiRoute | ApiSocket, scope: AsgiScope) -> str:
     about = route.about
     if about.access is not None:
         return about.access
+    return Scope.WORKSPACES_WRITE if _changes_workspace(route, scope) else Scope.WORKSPACES_READ
+
+
+def changes(route: ApiRoute | ApiSocket, scope: AsgiScope) -> bool:
+    """Whether the request may change anything, and so belongs on record."""
+    return _changes_workspace(route, scope) if route.about.access is None else route.method != "GET"
+
+
+def _changes_workspace(route: ApiRoute | ApiSocket, scope: AsgiScope) -> bool:
+    about = route.about
     types = isinstance(route, ApiSocket) and "writer" in dict(query_pairs(scope))
-    changes = about.operation or isinstance(about.body, Raw) or route.method in ("PUT", "DELETE", "PATCH")
-    return Scope.WORKSPACES_WRITE if types or changes else Scope.WORKSPACES_READ
+    return types or about.operation or isinstance(about.body, Raw) or route.method in ("PUT", "DELETE", "PATCH")
 
 
 def check_access(access: str, scope: AsgiScope) -> Principal:

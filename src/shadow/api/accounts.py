@@ -6,7 +6,10 @@ from starlette.requests import Request
 
 from shadow.accounts.service import SESSION_S, Accounts, Issued
 from shadow.api.access import PUBLIC, SIGNED_IN, Origins, principal
-from shadow.core.accounts import CredentialId, CredentialKind, Scope, UserId
+from shadow.api.auditing import name_made, name_user
+from shadow.api.creating import CREATED, HEADERS, Keep, created, once
+from shadow.core.accounts import CredentialId, CredentialKind, Scope, User, UserId
+from shadow.db.database import Transaction
 from shadow.http.requests import read_message
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
@@ -24,7 +27,7 @@ from shadow.wire.server import (
     UserMessage,
 )
 
-CREATED = 201
+LOG_IN = "/v1/login"
 
 
 class AccountRoutes:
@@ -38,7 +41,7 @@ class AccountRoutes:
         return [
             ApiRoute(
                 "POST",
-                "/v1/login",
+                LOG_IN,
                 self.log_in,
                 summary="Exchange a one-time code for a token or a session.",
                 body=LoginMessage,
@@ -58,6 +61,7 @@ class AccountRoutes:
                 body=NewTokenMessage,
                 answer=IssuedMessage,
                 status=CREATED,
+                headers=HEADERS,
                 **own,
             ),
             ApiRoute(
@@ -84,6 +88,7 @@ class AccountRoutes:
                 body=InviteMessage,
                 answer=InvitedMessage,
                 status=CREATED,
+                headers=HEADERS,
                 **admin,
             ),
             ApiRoute(
@@ -109,11 +114,12 @@ class AccountRoutes:
     async def log_in(self, request: Request) -> Answer:
         asked = await read_message(request, LoginMessage)
         issued = await self._accounts.log_in(asked.code, CredentialKind(asked.kind), name=asked.name)
+        name_user(request, issued.credential.user_id, issued.credential.id)
         if issued.credential.kind is CredentialKind.TOKEN:
             return _issued(issued)
         self._origins.check_origin(request.scope)
         told = IssuedMessage(credential=CredentialMessage.of(issued.credential))
-        return Answer(told.json_bytes(), status=CREATED, headers={b"set-cookie": self._cookie(issued.secret)})
+        return Answer(told.json_bytes(), status=201, headers={b"set-cookie": self._cookie(issued.secret)})
 
     def _cookie(self, secret: str, *, max_age_s: float = SESSION_S) -> bytes:
         secure = "; Secure" if self._origins.secure else ""
@@ -131,10 +137,22 @@ class AccountRoutes:
 
     async def issue_token(self, request: Request) -> Answer:
         asked = await read_message(request, NewTokenMessage)
-        issued = await self._accounts.issue_token(
-            principal(request), name=asked.name, scopes=frozenset(asked.scopes), expires_in_s=asked.expires_in_s
-        )
-        return _issued(issued)
+
+        async def issue(keep: Keep) -> Answer:
+            async def also(transaction: Transaction, issued: Issued) -> None:
+                await keep(transaction, IssuedMessage(credential=CredentialMessage.of(issued.credential)), None)
+
+            issued = await self._accounts.issue_token(
+                principal(request),
+                name=asked.name,
+                scopes=frozenset(asked.scopes),
+                expires_in_s=asked.expires_in_s,
+                also=also,
+            )
+            name_made(request, issued.credential.id)
+            return _issued(issued)
+
+        return await once(self._accounts.database, request, asked, issue)
 
     async def list_credentials(self, request: Request) -> Answer:
         found = await self._accounts.credentials(principal(request).user.id)
@@ -152,9 +170,16 @@ class AccountRoutes:
 
     async def invite(self, request: Request) -> Answer:
         asked = await read_message(request, InviteMessage)
-        user, code = await self._accounts.invite(asked.name, asked.role)
-        told = InvitedMessage(user=UserMessage.of(user), code=code.secret, expires_at=code.credential.expires_at)
-        return Answer(told.json_bytes(), status=CREATED)
+
+        async def invite(keep: Keep) -> Answer:
+            async def also(transaction: Transaction, user: User, code: Issued) -> None:
+                await keep(transaction, _invited(user, code, secret=None), None)
+
+            user, code = await self._accounts.invite(asked.name, asked.role, also=also)
+            name_made(request, user.id)
+            return created(_invited(user, code, secret=code.secret))
+
+        return await once(self._accounts.database, request, asked, invite)
 
     async def change(self, request: Request) -> Answer:
         asked = await read_message(request, ChangeUserMessage)
@@ -164,10 +189,12 @@ class AccountRoutes:
 
     async def code(self, request: Request) -> Answer:
         user, code = await self._accounts.issue_code(UserId(request.path_params["user_id"]))
-        told = InvitedMessage(user=UserMessage.of(user), code=code.secret, expires_at=code.credential.expires_at)
-        return Answer(told.json_bytes(), status=CREATED)
+        return created(_invited(user, code, secret=code.secret))
 
 
 def _issued(issued: Issued) -> Answer:
-    told = IssuedMessage(credential=CredentialMessage.of(issued.credential), secret=issued.secret)
-    return Answer(told.json_bytes(), status=CREATED)
+    return created(IssuedMessage(credential=CredentialMessage.of(issued.credential), secret=issued.secret))
+
+
+def _invited(user: User, code: Issued, *, secret: str | None) -> InvitedMessage:
+    return InvitedMessage(user=UserMessage.of(user), code=secret, expires_at=code.credential.expires_at)

@@ -1,10 +1,11 @@
 """The server as an ASGI application: its routes, and what each request passes before one of them sees it."""
 
 import hashlib
+import math
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
@@ -12,14 +13,30 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from shadow.accounts.service import Accounts
-from shadow.api.access import PRINCIPAL, PUBLIC, TASK, WRITING, Origins, check_access, needed, principal_of, sees_only
-from shadow.api.accounts import AccountRoutes
+from shadow.api.access import (
+    PRINCIPAL,
+    PUBLIC,
+    TASK,
+    WRITING,
+    Origins,
+    changes,
+    check_access,
+    needed,
+    principal_of,
+    sees_only,
+)
+from shadow.api.accounts import LOG_IN, AccountRoutes
+from shadow.api.audit import AuditRoutes
+from shadow.api.auditing import Auditing
 from shadow.api.events import EventRoutes
 from shadow.api.headers import with_headers
 from shadow.api.metrics import ServerMetrics
+from shadow.api.rates import Rates
 from shadow.api.rechecking import Rechecking
+from shadow.api.sources import Network, neighbourhood, source_of
 from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
+from shadow.api.usage import UsageRoutes
 from shadow.core.accounts import Principal
 from shadow.core.errors import Unauthenticated, Unavailable
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
@@ -53,6 +70,10 @@ class Services:
     check_model: CheckModel
     origins: Origins
     metrics: ServerMetrics | None = None
+    proxies: Sequence[Network] = ()
+    """Whose word counts for where a request comes from."""
+    user_requests_per_s: float = 500
+    logins_per_min: float = 30
 
 
 class ServerApp(HttpApp):
@@ -70,6 +91,19 @@ class ServerApp(HttpApp):
         self._services = services
         self._entropy = entropy
         self._rechecking = Rechecking(services.tasks.database)
+        self._auditing = Auditing(services.tasks.database, source_of=self._source_of, entropy=entropy, log=self.log)
+        self._of_users = Rates(
+            "user_rate",
+            rate_per_s=services.user_requests_per_s,
+            burst=math.ceil(2 * services.user_requests_per_s),
+            clock=clock,
+        )
+        self._logins = Rates(
+            "login_rate",
+            rate_per_s=services.logins_per_min / 60,
+            burst=math.ceil(services.logins_per_min),
+            clock=clock,
+        )
         system = SystemRoutes(
             services.tasks.database,
             gather=self._gather,
@@ -82,6 +116,8 @@ class ServerApp(HttpApp):
                 *AccountRoutes(services.accounts, services.origins).routes(),
                 *TaskRoutes(services.tasks, services.check_model).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
+                *AuditRoutes(services.tasks.database).routes(),
+                *UsageRoutes(services.tasks.spenders, services.accounts).routes(),
                 *self._workspace_routes(),
             ]
         )
@@ -102,38 +138,60 @@ class ServerApp(HttpApp):
         return describe(self.routes, title="Shadow", about=ABOUT)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        await super().__call__(scope, receive, with_headers(send))
+        try:
+            await super().__call__(scope, receive, self._auditing.telling(scope, with_headers(send)))
+        finally:
+            await self._auditing.end(scope, None)
 
     async def admit(self, scope: AsgiScope) -> None:
         self._services.origins.check_host(scope)
         scope[PRINCIPAL] = None
 
+    async def _who_asks(self, scope: AsgiScope) -> Principal | None:
+        """Raises: Unauthenticated, Denied; Busy: too often, or too many that show nobody."""
+        try:
+            who = await principal_of(scope, self._services.accounts, self._services.origins)
+        except Unauthenticated:
+            self._logins.take(neighbourhood(self._source_of(scope)))
+            raise
+        if who is not None:
+            self._of_users.take(who.user.id)
+        return who
+
+    def _source_of(self, scope: AsgiScope) -> str:
+        return source_of(scope, self._services.proxies)
+
     @asynccontextmanager
     async def entered(self, route: ApiRoute | ApiSocket, scope: AsgiScope) -> AsyncGenerator[None]:
         access = needed(route, scope)
-        if access == PUBLIC:  # an old cookie must not stand in the way of a new login
-            yield
-            return
-        scope[PRINCIPAL] = await principal_of(scope, self._services.accounts, self._services.origins)
-        who = check_access(access, scope)
+        if route.path == LOG_IN:
+            self._logins.take(neighbourhood(self._source_of(scope)))
+        if access != PUBLIC:  # an old cookie must not stand in the way of a new login
+            scope[PRINCIPAL] = await self._who_asks(scope)
+        who: Principal | None = scope[PRINCIPAL]
+        audited = changes(route, scope) and (who is not None or access == PUBLIC)
+        watching = self._auditing.watching(route, scope, who) if audited else nullcontext()
         async with AsyncExitStack() as stack:
-            task = await self._named_task(scope["path_params"], who, writing=access in WRITING)
-            scope[TASK] = task
-            if "workspace_id" in scope["path_params"]:
-                assert task is not None
-                assert task.workspace_id is not None
-                await self._wake(task, task.workspace_id)
-                scope[EXECUTOR] = await stack.enter_async_context(
-                    await self._services.manager.attach(task.workspace_id)
-                )
-            if _stays_open(route):
-                task_id = None if task is None else task.id
-                await stack.enter_async_context(self._rechecking.while_good(who, access, task_id))
-            try:
-                yield
-            except Unauthenticated as error:
-                # A workspace said so, of our credential there: it must not make clients throw theirs away.
-                raise Unavailable("The workspace does not let the server in.") from error
+            operation = stack.enter_context(watching)
+            if access != PUBLIC:
+                await self._enter(route, scope, access, stack)
+            if operation is not None:
+                await self._auditing.begin(operation)
+            yield
+
+    async def _enter(self, route: ApiRoute | ApiSocket, scope: AsgiScope, access: str, stack: AsyncExitStack) -> None:
+        """What is there for whoever asks, until the answer is out."""
+        who = check_access(access, scope)
+        task = await self._named_task(scope["path_params"], who, writing=access in WRITING)
+        scope[TASK] = task
+        if "workspace_id" in scope["path_params"]:
+            assert task is not None
+            assert task.workspace_id is not None
+            stack.enter_context(_away_where_unauthenticated())
+            await self._wake(task, task.workspace_id)
+            scope[EXECUTOR] = await stack.enter_async_context(await self._services.manager.attach(task.workspace_id))
+        if _stays_open(route):
+            await stack.enter_async_context(self._rechecking.while_good(who, access, None if task is None else task.id))
 
     async def _wake(self, task: Task, workspace_id: WorkspaceId) -> None:
         """Whoever looks into a workspace uses its task, which is put on record now and then."""
@@ -168,6 +226,15 @@ class ServerApp(HttpApp):
         else:
             id_ = "op_u" + hashlib.sha256(f"{who.user.id} {given}".encode()).hexdigest()[:40]
         return Operation(id=OperationId(id_), epoch=_executor(request).epoch)
+
+
+@contextmanager
+def _away_where_unauthenticated() -> Generator[None]:
+    """A workspace said so, of our credential there: it must not make clients throw theirs away."""
+    try:
+        yield
+    except Unauthenticated as error:
+        raise Unavailable("The workspace does not let the server in.") from error
 
 
 def _stays_open(route: ApiRoute | ApiSocket) -> bool:

@@ -89,6 +89,9 @@ async def serve(settings: Settings) -> None:
                 check_model=lambda name: check_model(settings, name),
                 origins=origins,
                 metrics=ServerMetrics(tasks.database, breakers, worker=worker),
+                proxies=settings.server_trusted_proxies,
+                user_requests_per_s=settings.server_user_requests_per_s,
+                logins_per_min=settings.server_logins_per_min,
             )
         )
         server = HttpServer(app)

@@ -8,11 +8,14 @@ from starlette.requests import Request
 
 from shadow.agent.loop import RunLimits
 from shadow.api.access import is_local, principal, sees_only, task
+from shadow.api.auditing import name_made
+from shadow.api.creating import CREATED, HEADERS, Keep, created, once
 from shadow.core.accounts import Scope
 from shadow.core.errors import Rejected
 from shadow.core.ids import is_id
 from shadow.core.repositories import parse_repository
-from shadow.core.tasks import TaskId
+from shadow.core.tasks import QueuedMessage, Task, TaskId
+from shadow.db.database import Transaction
 from shadow.http.requests import read_message, read_query
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
@@ -39,7 +42,6 @@ CheckModel = Callable[[str | None], Awaitable[str]]
 """The full name of a model that can be asked; ``None``: the default. Raises: SettingsRefused, ModelNotFound, and others."""
 OF_SERVER = ("scripted:", "replay:")
 """Models that are files of the server."""
-CREATED = 201
 
 
 class TaskRoutes:
@@ -60,6 +62,7 @@ class TaskRoutes:
                 body=NewTaskMessage,
                 answer=TaskMessage,
                 status=CREATED,
+                headers=HEADERS,
                 **write,
             ),
             ApiRoute(
@@ -81,6 +84,7 @@ class TaskRoutes:
                 body=SendMessage,
                 answer=QueuedMessageMessage,
                 status=CREATED,
+                headers=HEADERS,
                 **write,
             ),
             ApiRoute("GET", f"{one}/queue", self.queue, summary="What waits to be said.", answer=QueueMessage, **read),
@@ -164,17 +168,25 @@ class TaskRoutes:
     async def create(self, request: Request) -> Answer:
         asked, who = await read_message(request, NewTaskMessage), principal(request)
         repository = parse_repository(asked.repository, local_user=is_local(who))
-        created = await self._tasks.create(
-            repository,
-            asked.instruction,
-            model=await self._model(request, asked.model),
-            settings=TaskSettings(
-                branch=asked.branch, depth=asked.depth, egress=asked.allow, options=_options(asked.options)
-            ),
-            owner=who.user.id,
-        )
-        location = {b"location": f"/v1/tasks/{created.id}".encode()}
-        return Answer(TaskMessage.from_task(created).json_bytes(), status=CREATED, headers=location)
+
+        async def create(keep: Keep) -> Answer:
+            async def also(transaction: Transaction, new: Task) -> None:
+                await keep(transaction, TaskMessage.from_task(new), _address(new))
+
+            new = await self._tasks.create(
+                repository,
+                asked.instruction,
+                model=await self._model(request, asked.model),
+                settings=TaskSettings(
+                    branch=asked.branch, depth=asked.depth, egress=asked.allow, options=_options(asked.options)
+                ),
+                owner=who.user.id,
+                also=also,
+            )
+            name_made(request, new.id)
+            return created(TaskMessage.from_task(new), location=_address(new))
+
+        return await once(self._tasks.database, request, asked, create)
 
     async def list(self, request: Request) -> Answer:
         query, who = read_query(request, TaskListQuery), principal(request)
@@ -201,14 +213,23 @@ class TaskRoutes:
 
     async def send(self, request: Request) -> Answer:
         asked = await read_message(request, SendMessage)
-        message = await self._tasks.send(
-            task(request).id,
-            asked.text,
-            model=None if asked.model is None else await self._model(request, asked.model),
-            options=None if asked.options is None else _options(asked.options),
-            stop=asked.stop,
-        )
-        return Answer(QueuedMessageMessage.of(message).json_bytes(), status=CREATED)
+
+        async def say(keep: Keep) -> Answer:
+            async def also(transaction: Transaction, message: QueuedMessage) -> None:
+                await keep(transaction, QueuedMessageMessage.of(message), None)
+
+            message = await self._tasks.send(
+                task(request).id,
+                asked.text,
+                model=None if asked.model is None else await self._model(request, asked.model),
+                options=None if asked.options is None else _options(asked.options),
+                stop=asked.stop,
+                also=also,
+            )
+            name_made(request, message.id)
+            return created(QueuedMessageMessage.of(message))
+
+        return await once(self._tasks.database, request, asked, say)
 
     async def queue(self, request: Request) -> Answer:
         waiting = await self._tasks.queue(task(request).id)
@@ -262,6 +283,10 @@ class TaskRoutes:
         if name is not None and name.startswith(OF_SERVER) and not is_local(principal(request)):
             raise Rejected("Models that are files of the server are for its own user.", mend="Give PROVIDER:NAME.")
         return await self._check_model(name)
+
+
+def _address(of: Task) -> str:
+    return f"/v1/tasks/{of.id}"
 
 
 def _options(asked: RunOptionsMessage) -> RunOptions:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shadow.cli import tasks, workspaces
+from shadow.cli import audit, tasks, workspaces
 from shadow.cli.outcome import (
     EXEC_FAILED,
     INTERRUPTED,
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(workspaces.app, name="workspace")
 app.add_typer(tasks.app, name="task")
+app.add_typer(audit.app, name="audit")
 
 
 @app.callback(invoke_without_command=True)
@@ -272,6 +273,16 @@ def serve(
     sys.stdout.flush()
     # A process of its own kind: the command line loads nothing of a server.
     os.execv(sys.executable, [sys.executable, "-m", "shadow.api.main"])
+
+
+@app.command()
+def usage(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show what users have spent on models today and this month (of UTC), and what they may."""
+    from shadow.cli import usage as implementation
+
+    finish(lambda: implementation.show(as_json=as_json), as_json=as_json)
 
 
 @app.command()

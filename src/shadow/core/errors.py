@@ -5,6 +5,7 @@ ShadowError
 │   ├── NotARepository      no git work tree
 │   └── RevisionNotFound
 ├── Conflict            the state forbids it (exists already, older epoch, not empty, …)
+│   ├── KeyReused           the idempotency key of something else
 │   ├── UnbornHead, NothingToCommit, LocalChanges, GitInProgress
 │   └── GitFailed           git refused for a reason of its own
 ├── Rejected            the request can never succeed as it is (bad path, bad pattern, …)
@@ -98,6 +99,12 @@ class GitFailed(Conflict):
 
 class AlreadyExists(Conflict):
     code = "already_exists"
+
+
+class KeyReused(Conflict):
+    """Something else was created under this idempotency key before."""
+
+    code = "key_reused"
 
 
 class StaleEpoch(Conflict):

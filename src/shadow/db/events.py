@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.events import Recorded, TaskEvent
 from shadow.core.tasks import TaskId
+from shadow.db import spending
 from shadow.db.codec import decode_event, encode_event
 from shadow.db.database import Database, Transaction
 from shadow.db.tables import events, tasks
@@ -35,6 +36,7 @@ async def append(transaction: Transaction, task_id: TaskId, new: Sequence[TaskEv
         for r in recorded
     ]
     await transaction.connection.execute(insert(events), rows)
+    await spending.note(transaction, [(task_id, recorded)])
     transaction.tell(task_id, recorded)
     return recorded
 

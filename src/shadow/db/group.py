@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, insert, select, update
 from shadow.core.events import Recorded, TaskEvent
 from shadow.core.jobs import JobState
 from shadow.core.tasks import TaskId
+from shadow.db import spending
 from shadow.db.codec import encode_event
 from shadow.db.database import Database, Fence, Transaction
 from shadow.db.errors import Clashed, lease_lost
@@ -106,7 +107,7 @@ class EventWriter:
 
 
 async def _append(transaction: Transaction, batch: Sequence[_Entry]) -> Sequence[_Outcome]:
-    """As ``events.append`` does for one, but with as many statements for all: four."""
+    """As ``events.append`` does for one, but with as many statements for all: four, and two where models answered."""
     held = await _lock_fences(transaction, {entry.fence for entry in batch if entry.fence is not None})
     ends = await _lock_logs(
         transaction, {entry.task_id for entry in batch if entry.fence is None or entry.fence in held}
@@ -144,6 +145,7 @@ async def _insert(
         for r, body in zip(recorded, entry.bodies, strict=True)
     ]
     await transaction.connection.execute(insert(events), rows)
+    await spending.note(transaction, [(entry.task_id, recorded) for entry, recorded in kept])
     for entry, recorded in kept:
         transaction.tell(entry.task_id, recorded)
 

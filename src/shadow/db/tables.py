@@ -3,7 +3,20 @@
 import re
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, false
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+)
 from sqlalchemy.types import TypeDecorator
 
 _ODD = re.compile(r"[\\\0\ud800-\udfff]")
@@ -175,3 +188,69 @@ credentials = Table(
     Column("last_used_at", Time),
     Index("credentials_of_user", "user_id", "created_at"),
 )
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Time, nullable=False),
+    Column("request", String(64), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("user_id", String(64)),
+    Column("credential_id", String(64)),
+    Column("method", String(16), nullable=False),
+    Column("route", Text, nullable=False),
+    Column("object", AnyText, nullable=False),
+    Column("source", AnyText, nullable=False),
+    Column("status", Integer),
+    Column("code", Text),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("audit_of_user", "user_id", "seq"),
+    Index("audit_of_object", "object", "seq"),
+)
+"""Nothing refers to what else there is: it stays when that goes."""
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+"""One row: where the record ends. Who adds to it has the row to themselves."""
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("user_id", String(64), primary_key=True),
+    Column("key_hash", String(64), primary_key=True),
+    Column("asked_hash", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("location", Text),
+    Column("created_at", Time, nullable=False),
+    Index("answers_by_age", "created_at"),
+)
+"""What was answered to creations that came with an idempotency key."""
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("task_id", String(64), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("user_id", String(64), nullable=False),
+    Column("at", Time, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_nano_usd", BigInteger),
+    Index("spending_of_user", "user_id", "at"),
+)
+"""A row for each answer of a model, by the number of its event; it stays when the task is deleted."""
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("user_id", String(64), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""Of users who have others than the settings say."""

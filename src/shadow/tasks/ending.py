@@ -7,7 +7,7 @@ from shadow.core.errors import NotFound, ShadowError
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState, TaskStep, step
 from shadow.core.workspaces import WorkspaceState
-from shadow.db import jobs, messages, tasks
+from shadow.db import jobs, messages, spending, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
 from shadow.tasks.elsewhere import is_elsewhere, leave_to_its_host
@@ -149,6 +149,7 @@ class CleaningUp(Handler):
         await self._mend_stuck(context)
         async with context.write() as transaction:
             await jobs.prune(transaction, FORGET_JOBS_AFTER_S)
+            await spending.forget_old(transaction)
         return {"tasks": done, "lost": await self._note_lost(context)}
 
     async def _mend_stuck(self, context: JobContext) -> None:

@@ -257,6 +257,7 @@ class Running(TaskHandler):
             log=log,
             checkpoint=checkpointing.take,
             interrupted=interrupted,
+            may_ask=lambda: self._shop.tasks.spenders.check(task.owner),
         )
         return await run(agent, state, stop=context.stop)
 

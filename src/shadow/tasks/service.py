@@ -1,6 +1,6 @@
 """What can be asked of tasks. Everything here is one transaction; the work itself is done by jobs, by whichever worker."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -21,12 +21,14 @@ from shadow.core.events import (
 )
 from shadow.core.ids import WorkspaceId, make_id
 from shadow.core.jobs import Job, JobId, JobState, NewJob
+from shadow.core.quota import Budgets
 from shadow.core.repositories import LocalRepository, RemoteRepository, Repository
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState, TaskStep, title_of
 from shadow.core.workspaces import Capabilities
-from shadow.db import checkpoints, events, jobs, messages, tasks
+from shadow.db import checkpoints, events, jobs, messages, spending, tasks
 from shadow.db.database import Database, Transaction
 from shadow.engine.identity import is_gone
+from shadow.tasks.budgets import Spenders
 from shadow.tasks.elsewhere import is_elsewhere, other_host
 from shadow.tasks.values import RunOptions, TaskSettings, settings_from_json, settings_to_json
 
@@ -56,6 +58,8 @@ def clean_up_of(host: str | None) -> str:
 class TaskLimits:
     live_per_owner: int | None = None
     """Tasks with a workspace, or about to have one."""
+    budgets: Budgets = field(default_factory=Budgets)
+    """Of users for whom no administrator has said anything else."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,8 +84,12 @@ class Tasks:
         model: str,
         settings: TaskSettings,
         owner: str = "local",
+        also: Callable[[Transaction, Task], Awaitable[None]] | None = None,
     ) -> Task:
-        """A task whose first run begins when its workspace is ready. Raises: Rejected, NotFound, LimitExceeded."""
+        """A task whose first run begins when its workspace is ready. ``also``: what else belongs into its transaction.
+
+        Raises: Rejected, NotFound, LimitExceeded.
+        """
         check_message(instruction)
         settings.spec(name="")
         task_id = TaskId(make_id("task", entropy=self.entropy(12)))
@@ -90,6 +98,7 @@ class Tasks:
             self.credentials[task_id] = repository
         async with self.database.write() as transaction:
             await self._check_room(transaction, owner)
+            await self._check_budgets(transaction, owner)
             task = Task(
                 id=task_id,
                 owner=owner,
@@ -107,6 +116,8 @@ class Tasks:
             await events.append(transaction, task_id, told)
             await messages.add(transaction, self._message(task_id, instruction))
             await self.add_job(transaction, task, INITIALISE, round=1)
+            if also is not None:
+                await also(transaction, task)
         return task
 
     async def _check_room(self, transaction: Transaction, owner: str) -> None:
@@ -118,6 +129,13 @@ class Tasks:
                 mend="Archive some (`shadow task archive`), or raise SHADOW_LIMIT_TASKS.",
                 details={"limit": "tasks"},
             )
+
+    async def _check_budgets(self, transaction: Transaction, owner: str) -> None:
+        await spending.check(transaction.connection, now=transaction.now, defaults=self.limits.budgets, user_id=owner)
+
+    @property
+    def spenders(self) -> Spenders:
+        return Spenders(database=self.database, defaults=self.limits.budgets)
 
     async def add_job(self, transaction: Transaction, task: Task, kind: str, **payload: object) -> Job:
         new = NewJob(
@@ -143,8 +161,10 @@ class Tasks:
         model: str | None = None,
         options: RunOptions | None = None,
         stop: bool = False,
+        also: Callable[[Transaction, QueuedMessage], Awaitable[None]] | None = None,
     ) -> QueuedMessage:
         """Said when the run that goes on has ended, behind what waits. ``stop``: that run is stopped, and this comes first.
+        ``also``: what else belongs into the transaction.
 
         Raises: NotFound, Conflict: nobody will ever hear it; LimitExceeded: too much waits.
         """
@@ -152,6 +172,7 @@ class Tasks:
         message = self._message(task_id, text)
         async with self._opened(task_id) as (transaction, task):
             check_usable(task)
+            await self._check_budgets(transaction, task.owner)
             if len(await messages.queue(transaction.connection, task_id)) >= MAX_QUEUED:
                 raise LimitExceeded(f"{MAX_QUEUED} messages wait already.", mend="Remove some, or wait.")
             if model is not None or options is not None:
@@ -168,6 +189,8 @@ class Tasks:
             follows = any(job.kind in (INITIALISE, RUN) and not job.stop_requested for job in open_jobs)
             if not follows and task.state is not TaskState.STARTING:
                 await self.add_job(transaction, task, RUN)
+            if also is not None:
+                await also(transaction, message)
         return message
 
     async def tell_queue(self, transaction: Transaction, task_id: TaskId) -> None:

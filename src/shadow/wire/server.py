@@ -42,8 +42,8 @@ class InviteMessage(Message):
 
 class InvitedMessage(Message):
     user: UserMessage
-    code: str
-    """For their first login; it is told this once."""
+    code: str | None = None
+    """For their first login; it is told this once, and not in a repeat."""
     expires_at: float | None
 
 
@@ -83,7 +83,7 @@ class CredentialMessage(Message, core=Credential):
 class IssuedMessage(Message):
     credential: CredentialMessage
     secret: str | None = None
-    """It is told this once; of a session never."""
+    """It is told this once, and not in a repeat; of a session never."""
 
 
 class CredentialListMessage(Message):

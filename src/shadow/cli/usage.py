@@ -1,0 +1,41 @@
+"""``shadow usage``: what users have spent on models, and may."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from shadow.accounts.service import Accounts
+from shadow.bootstrap import open_tasks
+from shadow.cli.outcome import DONE, print_json
+from shadow.cli.tables import print_table
+from shadow.core.accounts import LOCAL_USER
+from shadow.core.quota import Spent
+from shadow.settings import load_settings
+from shadow.tasks.budgets import UserUsage
+
+
+async def show(*, as_json: bool) -> int:
+    async with open_tasks(load_settings()) as tasks:
+        users = await Accounts(database=tasks.database, entropy=tasks.entropy).users()
+        names: dict[str, str] = {LOCAL_USER: "local", **{user.id: user.name for user in users}}
+        found = await tasks.spenders.usage(list(names))
+    if as_json:
+        print_json({"users": [asdict(one) | {"name": names[one.user_id]} for one in found]})
+        return DONE
+    rows: list[Sequence[str]] = []
+    for one in found:
+        rows.append((names[one.user_id], str(one.live_tasks), "today", *_cells(one, "day", one.spending.day)))
+        rows.append(("", "", "month", *_cells(one, "month", one.spending.month)))
+    print_table(("USER", "TASKS", "PERIOD", "REQUESTS", "TOKENS", "OF", "USD", "OF"), rows)
+    return DONE
+
+
+def _cells(one: UserUsage, period: str, spent: Spent) -> Sequence[str]:
+    tokens, money = (getattr(one.budgets, f"{unit}_{period}") for unit in ("tokens", "usd"))
+    unpriced = f" + {spent.unpriced} unpriced" if spent.unpriced else ""
+    return (
+        str(spent.requests),
+        str(spent.input_tokens + spent.output_tokens),
+        "-" if tokens is None else str(tokens),
+        f"{spent.cost_usd:.4f}{unpriced}",
+        "-" if money is None else f"{money:f}",
+    )

@@ -1,0 +1,64 @@
+"""What users spend and may spend, as messages of the server's API."""
+
+from decimal import Decimal
+
+from pydantic import Field
+
+from shadow.core.quota import Budgets, Spending, Spent
+from shadow.wire.message import Message
+
+MAX_TOKENS = 2**60
+
+
+class SpentMessage(Message, core=Spent):
+    """Of all answers of models in a period."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+    unpriced: int
+    """Requests whose price nobody knows: they count with no money."""
+
+
+class SpendingMessage(Message, core=Spending):
+    """Of the day and the month that it is, of UTC."""
+
+    day: SpentMessage
+    month: SpentMessage
+
+
+class BudgetsMessage(Message, core=Budgets):
+    """`null`: as much as they like."""
+
+    tokens_day: int | None
+    """Input and output of all requests together."""
+    tokens_month: int | None
+    usd_day: Decimal | None
+    usd_month: Decimal | None
+
+
+class NewBudgetsMessage(Message):
+    """What is left out is the server's default; `null`: as much as they like; 0: nothing."""
+
+    tokens_day: int | None = Field(default=None, ge=0, le=MAX_TOKENS)
+    tokens_month: int | None = Field(default=None, ge=0, le=MAX_TOKENS)
+    usd_day: Decimal | None = Field(default=None, ge=0, max_digits=20)
+    usd_month: Decimal | None = Field(default=None, ge=0, max_digits=20)
+
+
+class UsageMessage(Message):
+    user_id: str
+    live_tasks: int
+    """With a workspace, or about to have one."""
+    spending: SpendingMessage
+    budgets: BudgetsMessage
+
+
+class UsageListMessage(Message):
+    users: tuple[UsageMessage, ...]
+
+
+class UsageQuery(Message):
+    all: bool = False
+    """Of all users; for administrators."""
