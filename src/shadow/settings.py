@@ -345,6 +345,21 @@ class Settings(BaseModel):
         "`https://shadow.example.org`. Requests under other names are refused.",
         json_schema_extra={"shown_default": "where it listens"},
     )
+    server_unready_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="How long `shadow serve`, told to end, still answers everything but says that it is not ready: until whoever "
+        "balances the load has noticed.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    server_drain_s: float = Field(
+        default=20.0,
+        ge=0,
+        le=3600,
+        description="How long its jobs may then go on; what has not ended by then, another server takes up, or the next start.",
+        json_schema_extra={"unit": "seconds"},
+    )
     worker_slots: int = Field(default=16, ge=1, le=1000, description="How many jobs one process does at once.")
     worker_lease_s: float = Field(
         default=15.0,

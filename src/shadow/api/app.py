@@ -65,12 +65,14 @@ class ServerApp(HttpApp):
     ) -> None:
         super().__init__(limits=limits or HttpLimits(), clock=clock)
         self._services = services
+        self.is_draining = False
+        """About to end: readiness says so, everything else is still answered."""
         self._entropy = entropy
         system = SystemRoutes(
             services.tasks.database,
             gather=self._gather,
             describe=self.description,
-            is_draining=lambda: self.holds.stopping,
+            is_draining=lambda: self.is_draining,
         )
         self.serve(
             [
@@ -86,6 +88,10 @@ class ServerApp(HttpApp):
         """What can be done in a workspace, as its own sidecar serves it."""
         of_executor = executor_routes(_executor, self._operation, self.holds)
         return [route.beneath(WORKSPACE) for route in of_executor]
+
+    def stop(self) -> None:
+        self.is_draining = True
+        super().stop()
 
     async def _gather(self) -> Sequence[Family]:
         own = self._services.metrics

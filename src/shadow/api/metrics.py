@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import func, select
 
@@ -22,6 +22,7 @@ from shadow.core.jobs import OPEN_STATES, JobState
 from shadow.core.tasks import TaskState
 from shadow.db.database import Database
 from shadow.db.tables import jobs, tasks
+from shadow.engine.worker import Worker
 from shadow.execution.sidecar_client.breaker import BreakerState
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.admission import Admission
@@ -34,20 +35,10 @@ MAX_TOLD_BREAKERS = 100
 _KINDS_OF_TOKENS = ("input", "output", "cache_read", "cache_write")
 
 
-class Works(Protocol):
-    """A worker, as far as it is counted."""
-
-    slots: int
-    ended: Mapping[tuple[str, str], int]
-
-    @property
-    def busy(self) -> int: ...
-
-
 class ServerMetrics:
     """``worker``: where this process has one. It hears of the events of tasks by ``database.feed``, once they are kept."""
 
-    def __init__(self, database: Database, breakers: Breakers, *, worker: Works | None = None) -> None:
+    def __init__(self, database: Database, breakers: Breakers, *, worker: Worker | None = None) -> None:
         self._database = database
         self._breakers = breakers
         self._worker = worker
