@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
+from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from shadow.accounts.service import Accounts, topic_of
@@ -16,6 +17,7 @@ from shadow.api.access import PRINCIPAL, TASK, Origins, check_access, needed, pr
 from shadow.api.accounts import AccountRoutes
 from shadow.api.events import EventRoutes
 from shadow.api.metrics import ServerMetrics
+from shadow.api.request_log import knows_task, knows_user, logged
 from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
 from shadow.core.accounts import Principal, Role
@@ -103,9 +105,15 @@ class ServerApp(HttpApp):
 
         return describe(self.routes, title="Shadow", about=ABOUT)
 
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        async with logged(scope, send, clock=self._clock, entropy=self._entropy) as sending:
+            await super().__call__(scope, receive, sending)
+
     async def admit(self, scope: AsgiScope) -> None:
         self._services.origins.check_host(scope)
-        scope[PRINCIPAL] = await principal_of(scope, self._services.accounts, self._services.origins)
+        scope[PRINCIPAL] = who = await principal_of(scope, self._services.accounts, self._services.origins)
+        if who is not None:
+            knows_user(who)
 
     @asynccontextmanager
     async def entered(self, route: ApiRoute | ApiSocket, scope: AsgiScope) -> AsyncGenerator[None]:
@@ -119,6 +127,8 @@ class ServerApp(HttpApp):
                 workspace_id = WorkspaceId(named["workspace_id"])
                 scope[TASK] = await self._services.tasks.of_workspace(workspace_id, owner=_owner(who))
                 scope[EXECUTOR] = await stack.enter_async_context(await self._services.manager.attach(workspace_id))
+            if TASK in scope:
+                knows_task(scope[TASK])
             if who is not None and _stays_open(route):
                 await stack.enter_async_context(self._while_good(who, needed(route, scope)))
             yield
