@@ -391,6 +391,21 @@ class Settings(BaseModel):
         gt=0,
         description="How many logins, and requests with a bad credential, `shadow serve` takes a minute from one address.",
     )
+    server_unready_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="How long `shadow serve`, told to end, still answers everything but says that it is not ready: until whoever "
+        "balances the load has noticed.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    server_drain_s: float = Field(
+        default=20.0,
+        ge=0,
+        le=3600,
+        description="How long its jobs may then go on; what has not ended by then, another server takes up, or the next start.",
+        json_schema_extra={"unit": "seconds"},
+    )
     worker_slots: int = Field(default=16, ge=1, le=1000, description="How many jobs one process does at once.")
     worker_lease_s: float = Field(
         default=15.0,

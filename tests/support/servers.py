@@ -69,6 +69,11 @@ class Server:
         """Returns the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Waits for an end that has been asked for; the exit code."""
+        assert self.process is not None
         code = self.process.wait(timeout=60)
         assert self.process.stdout is not None
         self.process.stdout.close()

@@ -33,6 +33,7 @@ from shadow.api.headers import with_headers
 from shadow.api.metrics import ServerMetrics
 from shadow.api.rates import Rates
 from shadow.api.rechecking import Rechecking
+from shadow.api.request_log import knows_task, knows_user, logged
 from shadow.api.sources import Network, neighbourhood, source_of
 from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
@@ -89,6 +90,8 @@ class ServerApp(HttpApp):
     ) -> None:
         super().__init__(limits=limits or HttpLimits(), clock=clock)
         self._services = services
+        self.is_draining = False
+        """About to end: readiness says so, everything else is still answered."""
         self._entropy = entropy
         self._rechecking = Rechecking(services.tasks.database)
         self._auditing = Auditing(services.tasks.database, source_of=self._source_of, entropy=entropy, log=self.log)
@@ -108,7 +111,7 @@ class ServerApp(HttpApp):
             services.tasks.database,
             gather=self._gather,
             describe=self.description,
-            is_draining=lambda: self.holds.stopping,
+            is_draining=lambda: self.is_draining,
         )
         self.serve(
             [
@@ -127,6 +130,10 @@ class ServerApp(HttpApp):
         of_executor = executor_routes(_executor, self._operation, self.holds)
         return [route.beneath(WORKSPACE) for route in of_executor]
 
+    def stop(self) -> None:
+        self.is_draining = True
+        super().stop()
+
     async def _gather(self) -> Sequence[Family]:
         own = self._services.metrics
         return [*self.metrics.families(), *(await own.families(self.admission) if own is not None else ())]
@@ -138,10 +145,11 @@ class ServerApp(HttpApp):
         return describe(self.routes, title="Shadow", about=ABOUT)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, self._auditing.telling(scope, with_headers(send)))
-        finally:
-            await self._auditing.end(scope, None)
+        async with logged(scope, with_headers(send), clock=self._clock, entropy=self._entropy) as sending:
+            try:
+                await super().__call__(scope, receive, self._auditing.telling(scope, sending))
+            finally:
+                await self._auditing.end(scope, None)
 
     async def admit(self, scope: AsgiScope) -> None:
         self._services.origins.check_host(scope)
@@ -156,6 +164,7 @@ class ServerApp(HttpApp):
             raise
         if who is not None:
             self._of_users.take(who.user.id)
+            knows_user(who)
         return who
 
     def _source_of(self, scope: AsgiScope) -> str:
@@ -183,7 +192,9 @@ class ServerApp(HttpApp):
         """What is there for whoever asks, until the answer is out."""
         who = check_access(access, scope)
         task = await self._named_task(scope["path_params"], who, writing=access in WRITING)
-        scope[TASK] = task
+        if task is not None:
+            scope[TASK] = task
+            knows_task(task)
         if "workspace_id" in scope["path_params"]:
             assert task is not None
             assert task.workspace_id is not None

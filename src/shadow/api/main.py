@@ -20,8 +20,6 @@ from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
 from shadow.settings import Settings, load_settings
 
-DRAIN_S = 20.0
-"""How long jobs may go on once the server is told to stop; what does not end by then, another worker takes up."""
 BACKLOG = 2048
 
 log = structlog.get_logger("shadow.server")
@@ -105,7 +103,9 @@ async def serve(settings: Settings) -> None:
             await _greet(accounts, min(origins.allowed))
             await stopping.wait()
             log.info("server.draining")
-            worker.drain(within_s=DRAIN_S)
+            app.is_draining = True
+            worker.drain(within_s=settings.server_drain_s)
+            await asyncio.sleep(settings.server_unready_s)
             server.stop()
             await asyncio.wait({working, serving})
         log.info("server.stopped")

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from shadow.core.conversation import Usage
 from shadow.core.events import ModelAnswered, Recorded, RunFinished
@@ -22,6 +22,7 @@ from shadow.core.jobs import OPEN_STATES, JobState
 from shadow.core.tasks import TaskState
 from shadow.db.database import Database
 from shadow.db.tables import jobs, tasks
+from shadow.engine.worker import Worker
 from shadow.execution.sidecar_client.breaker import BreakerState
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.admission import Admission
@@ -34,22 +35,10 @@ MAX_TOLD_BREAKERS = 100
 _KINDS_OF_TOKENS = ("input", "output", "cache_read", "cache_write")
 
 
-class Works(Protocol):
-    """A worker, as far as it is counted."""
-
-    slots: int
-
-    @property
-    def ended(self) -> Mapping[tuple[str, str], int]: ...
-
-    @property
-    def busy(self) -> int: ...
-
-
 class ServerMetrics:
     """``worker``: where this process has one. It hears of the events of tasks by ``database.feed``, once they are kept."""
 
-    def __init__(self, database: Database, breakers: Breakers, *, worker: Works | None = None) -> None:
+    def __init__(self, database: Database, breakers: Breakers, *, worker: Worker | None = None) -> None:
         self._database = database
         self._breakers = breakers
         self._worker = worker
@@ -86,6 +75,7 @@ class ServerMetrics:
         return [
             *await self._of_database(),
             *self._of_work(),
+            _one("event_readers", "gauge", "Who waits for something to be written.", self._database.feed.readers),
             *await self._of_breakers(),
             *_of_requests(admission),
             *_of_process(),
@@ -101,7 +91,7 @@ class ServerMetrics:
             now = await self._database.now(connection)
             states = {row[0]: int(row[1]) for row in await connection.execute(by_state)}
             counted = [(kind, state, count) for kind, state, count in await connection.execute(open_jobs)]
-            due = (jobs.c.state == JobState.WAITING.value) & (jobs.c.run_at <= now)
+            due = (jobs.c.state == JobState.WAITING.value) & (jobs.c.run_at <= now) & ~_waits_for_another()
             first = select(jobs.c.kind, func.min(jobs.c.run_at)).where(due).group_by(jobs.c.kind)
             oldest = [(kind, max(0.0, now - at)) for kind, at in await connection.execute(first)]
         return [
@@ -117,7 +107,7 @@ class ServerMetrics:
             _labelled(
                 "job_oldest_seconds",
                 "gauge",
-                "For how long the oldest job of a kind has been due without a worker, or waiting for another of its task.",
+                "How long the oldest job of a kind has been due, but for those that wait for another of their task.",
                 "kind",
                 dict(oldest),
             ),
@@ -186,6 +176,19 @@ class ServerMetrics:
         async with self._database.read() as connection:
             found = await connection.execute(select(tasks.c.workspace_id).where(tasks.c.workspace_id.in_(wanted)))
             return {WorkspaceId(one) for one in found.scalars()}
+
+
+def _waits_for_another() -> ColumnElement[bool]:
+    earlier = jobs.alias()
+    return (
+        select(earlier.c.id)
+        .where(
+            earlier.c.task_id == jobs.c.task_id,
+            earlier.c.number < jobs.c.number,
+            earlier.c.state.in_([state.value for state in OPEN_STATES]),
+        )
+        .exists()
+    )
 
 
 def _of_requests(admission: Admission) -> Iterable[Family]:

@@ -122,6 +122,11 @@ class Feed:
         return list(self._subscriptions)
 
     @property
+    def readers(self) -> int:
+        """Subscriptions, each as often as it has topics."""
+        return sum(len(of_topic) for of_topic in self._subscriptions.values())
+
+    @property
     def is_read(self) -> bool:
         return bool(self._subscriptions)
 

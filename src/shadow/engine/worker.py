@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from structlog.contextvars import bind_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from shadow.core.concurrency import task_group
@@ -219,7 +220,9 @@ class Worker:
     # One job
 
     async def _work(self, held: _Held) -> None:
-        log = self._log.bind(job_id=held.job.id, kind=held.job.kind, epoch=held.fence.epoch)
+        # For whatever is logged below, too: each job has a context of its own.
+        bind_contextvars(job_id=held.job.id, task_id=held.job.task_id)
+        log = self._log.bind(job_id=held.job.id, task_id=held.job.task_id, kind=held.job.kind, epoch=held.fence.epoch)
         try:
             try:
                 await self._attempt(held, log)

@@ -22,3 +22,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self.transport.abort()
             return
         super().handle_cont(event)
+
+    def shutdown(self) -> None:
+        """The application, which is told of it too, says goodbye by itself; what it does not end is cut off in the end."""
+        if self.handshake_complete and not self.close_sent:
+            self.stop_keepalive()
+            return
+        super().shutdown()
