@@ -70,7 +70,7 @@ def sidecar_openapi() -> str:
 
 
 def openapi() -> str:
-    nobody: Any = SimpleNamespace(database=None)
+    nobody: Any = SimpleNamespace(database=None, spenders=None)
     services = Services(
         tasks=nobody,
         accounts=nobody,
