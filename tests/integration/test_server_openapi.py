@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import requests
-import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -25,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from shadow.core.accounts import Role
 from shadow.db.database import open_database
 from tests.support.api_servers import serving_api, workspaces
+from tests.support.described import loaded
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 ENDLESS = [
@@ -46,8 +46,7 @@ CHECKS = [
 ]
 
 document = json.loads(DOCUMENT.read_bytes())
-# Every request of ours has the token; what happens without it, tests/security/test_access_matrix.py says.
-schema = schemathesis.openapi.from_dict({**document, "security": []}).exclude(path=ENDLESS)
+schema = loaded(document, endless=ENDLESS)
 
 
 @dataclass(frozen=True)

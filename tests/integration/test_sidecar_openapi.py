@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import requests
-import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -22,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from shadow.execution.holder.config import holder_argv
+from tests.support.described import loaded
 from tests.support.sidecar_processes import holder_config
 from tests.support.sidecars import TOKEN, listen_tcp
 
@@ -40,14 +40,8 @@ CHECKS = [
 ]
 
 
-@schemathesis.serializer("application/x-tar")
-def as_bytes(ctx: Any, value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
 document = json.loads(DOCUMENT.read_bytes())
-# Every request of ours has the token; what happens without it has a test of its own.
-schema = schemathesis.openapi.from_dict({**document, "security": []}).exclude(path=ENDLESS)
+schema = loaded(document, endless=ENDLESS)
 
 
 @dataclass(frozen=True)
