@@ -28,6 +28,7 @@ NAMES = (
     "events",
     "streaming",
     "engine",
+    "server",
 )
 
 

@@ -107,7 +107,7 @@ class ServerMetrics:
             _labelled(
                 "job_oldest_seconds",
                 "gauge",
-                "How long the oldest job of a kind has been due, but for those that wait for another of their task.",
+                "For how long the oldest job of a kind has been due without beginning, waits for others of its task apart.",
                 "kind",
                 dict(oldest),
             ),
