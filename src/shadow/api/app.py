@@ -120,7 +120,7 @@ class ServerApp(HttpApp):
                 *TaskRoutes(services.tasks, services.check_model).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *AuditRoutes(services.tasks.database).routes(),
-                *UsageRoutes(services.tasks.spenders, services.accounts).routes(),
+                *UsageRoutes(services.tasks, services.accounts).routes(),
                 *self._workspace_routes(),
             ]
         )

@@ -8,13 +8,13 @@ from shadow.core.accounts import Scope, UserId
 from shadow.http.requests import read_message, read_query
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
-from shadow.tasks.budgets import Spenders
+from shadow.tasks.service import Tasks
 from shadow.wire.usage import NewBudgetsMessage, UsageListMessage, UsageMessage, UsageQuery
 
 
 class UsageRoutes:
-    def __init__(self, spenders: Spenders, accounts: Accounts) -> None:
-        self._spenders = spenders
+    def __init__(self, tasks: Tasks, accounts: Accounts) -> None:
+        self._tasks = tasks
         self._accounts = accounts
 
     def routes(self) -> ApiRoutes:
@@ -45,12 +45,12 @@ class UsageRoutes:
         if query.all:
             who.check(Scope.ADMIN)
             user_ids = [user.id for user in await self._accounts.users()]
-        found = await self._spenders.usage(user_ids)
+        found = await self._tasks.spenders.usage(user_ids)
         return message_answer(UsageListMessage(users=tuple(UsageMessage.of(one) for one in found)))
 
     async def set_budgets(self, request: Request) -> Answer:
         asked = await read_message(request, NewBudgetsMessage)
         user = await self._accounts.user(UserId(request.path_params["user_id"]))
-        await self._spenders.set_budgets(user.id, {name: getattr(asked, name) for name in asked.model_fields_set})
-        (changed,) = await self._spenders.usage([user.id])
+        await self._tasks.spenders.set_budgets(user.id, {name: getattr(asked, name) for name in asked.model_fields_set})
+        (changed,) = await self._tasks.spenders.usage([user.id])
         return message_answer(UsageMessage.of(changed))

@@ -19,8 +19,8 @@ from shadow.db.tables import tasks
 
 KEPT_S = 400 * 24 * 3600.0
 _NANO = Decimal(10) ** 9
-_MOST = 2**62
-"""More than anybody spends; what a provider claims may be more than a column holds."""
+_MOST = 2**50
+"""More than one answer takes; what a provider claims may be more than a column, or a sum of many, holds."""
 
 
 async def note(transaction: Transaction, appended: Iterable[tuple[TaskId, Iterable[Recorded]]]) -> None:
@@ -39,8 +39,8 @@ async def note(transaction: Transaction, appended: Iterable[tuple[TaskId, Iterab
             "seq": recorded.seq,
             "user_id": owners[task_id],
             "at": recorded.at,
-            "input_tokens": min(event.message.usage.input_tokens, _MOST),
-            "output_tokens": min(event.message.usage.output_tokens, _MOST),
+            "input_tokens": _counted(event.message.usage.input_tokens),
+            "output_tokens": _counted(event.message.usage.output_tokens),
             "cost_nano_usd": None if event.cost_usd is None else _nano(Decimal(event.cost_usd)),
         }
         for task_id, recorded, event in answered
@@ -120,8 +120,12 @@ def _over(defaults: Budgets, body: str) -> Budgets:
     )
 
 
+def _counted(number: int) -> int:
+    return min(max(number, 0), _MOST)
+
+
 def _nano(cost_usd: Decimal) -> int:
-    return min(int((cost_usd * _NANO).to_integral_value(rounding=ROUND_CEILING)), _MOST)
+    return _counted(int((cost_usd * _NANO).to_integral_value(rounding=ROUND_CEILING)))
 
 
 def _sum(column: Any) -> Any:
