@@ -17,6 +17,7 @@ from shadow.api.accounts import AccountRoutes
 from shadow.api.events import EventRoutes
 from shadow.api.system import Gather, SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
+from shadow.api.workspaces import WorkspaceListRoutes
 from shadow.core.accounts import Principal, Role
 from shadow.core.errors import Unauthenticated
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
@@ -77,6 +78,7 @@ class ServerApp(HttpApp):
                 *AccountRoutes(services.accounts, services.origins).routes(),
                 *TaskRoutes(services.tasks, services.check_model).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
+                *WorkspaceListRoutes(services.tasks, services.manager).routes(),
                 *self._workspace_routes(),
             ]
         )
