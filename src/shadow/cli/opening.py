@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from shadow.bootstrap import make_manager, open_tasks, start_logging
+from shadow.bootstrap import make_manager, start_logging
 from shadow.cli.outcome import WrongUsage
+from shadow.cli.places import open_place
 from shadow.cli.references import choose
+from shadow.cli.servers import check_here, chosen_url, open_server
 from shadow.cli.text import duration_s
 from shadow.core.errors import NotFound, Rejected, Unsupported
 from shadow.core.workspaces import Isolation, WorkspaceStatus
@@ -17,10 +19,18 @@ NO_WALL = (
 )
 
 
-def open_manager(*, isolation: str | None = None) -> WorkspaceManager:
-    """The manager that settings and options ask for; logging is set up on the way. Raises: Unsupported, WrongUsage."""
+def open_manager(*, isolation: str | None = None, here_for: str | None = None) -> WorkspaceManager:
+    """The manager that settings and options ask for; logging is set up on the way. ``here_for``: what needs one of this host.
+
+    Raises: Unsupported, WrongUsage.
+    """
     settings = load_settings()
     start_logging(settings)
+    if here_for is not None:
+        check_here(settings, here_for)
+    url = chosen_url(settings)
+    if url is not None:
+        return open_server(settings, url).workspaces
     if isolation is not None and isolation not in tuple(Isolation):
         raise WrongUsage(f"There is no isolation {isolation!r}.", mend=f"Choose from {', '.join(Isolation)}.")
     manager = make_manager(settings, isolation=Isolation(isolation) if isolation is not None else None)
@@ -53,12 +63,12 @@ def seconds(text: str | None, *, option: str) -> float | None:
         raise WrongUsage(error.message, mend=error.mend) from error
 
 
-async def find(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
+async def find(reference: str, *, here_for: str | None = None) -> tuple[WorkspaceManager, WorkspaceStatus]:
     """The workspace that ``reference`` means, and a manager of its own isolation. Raises: NotFound, Conflict.
 
     ``task_…`` means the one that the task works in.
     """
-    manager = open_manager()
+    manager = open_manager(here_for=here_for)
     if reference.startswith("task_"):
         reference = await _workspace_of_task(reference)
     status = choose(reference, await manager.list())
@@ -66,8 +76,8 @@ async def find(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
 
 
 async def _workspace_of_task(reference: str) -> str:
-    async with open_tasks(load_settings()) as tasks:
-        task = await tasks.find(reference)
+    async with open_place() as place:
+        task = await place.tasks.find(reference)
     if task.workspace_id is None:
         raise NotFound(f"The task {task.id} has no workspace any more.", mend="`shadow task show` tells what was done.")
     return task.workspace_id
@@ -75,4 +85,8 @@ async def _workspace_of_task(reference: str) -> str:
 
 def manager_of(status: WorkspaceStatus) -> WorkspaceManager:
     """One that may attach to it: a manager never starts a workspace with another wall than it was made with."""
-    return make_manager(load_settings(), isolation=status.isolation)
+    settings = load_settings()
+    url = chosen_url(settings)
+    if url is not None:
+        return open_server(settings, url).workspaces
+    return make_manager(settings, isolation=status.isolation)

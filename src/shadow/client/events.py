@@ -38,7 +38,7 @@ async def follow(
                     recorded = _recorded(text, after=after)
                     after, cuts, cut_at = recorded.seq, 0, None
                     yield recorded
-            return
+                return
         except (NotSent, CutOff, Unavailable, LimitExceeded) as error:
             cut_at = clock() if cut_at is None else cut_at
             if patience_s is not None and clock() - cut_at >= patience_s:

@@ -78,7 +78,7 @@ class Shadow:
         caller = Caller(self._transport)
         self.tasks = TasksClient(caller)
         self.accounts = AccountsClient(caller)
-        self.workspaces = ServerWorkspaces(caller, url=self.url, token=token, resilience=resilience)
+        self.workspaces = ServerWorkspaces(self.url, token=token, resilience=resilience)
 
     def events(
         self, task_id: TaskId, *, after: int = 0, until_rest: bool = False, patience_s: float | None = None

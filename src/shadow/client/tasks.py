@@ -7,7 +7,7 @@ from urllib.parse import quote
 from pydantic_core import from_json
 
 from shadow.client.calling import Caller
-from shadow.core.errors import Broken, Rejected
+from shadow.core.errors import Broken, NotFound
 from shadow.core.events import Recorded
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState
 from shadow.tasks.values import RunOptions
@@ -137,14 +137,17 @@ class TasksClient:
         found = await self._caller.ask(CheckpointListMessage, _path(task_id, "checkpoints"))
         return [to_core(message, Checkpoint) for message in found.checkpoints]
 
-    async def roll_back(
-        self, task_id: TaskId, reference: str | None = None, *, run: int | None = None, message: str | None = None
-    ) -> Checkpoint:
-        """Conversation, files and commit as they were: at the checkpoint ``reference``, or before ``run``. Then ``message`` is
-        said, in place of what was said there."""
-        if (reference is None) == (run is None):
-            raise Rejected("Name a checkpoint, or a run for how it was before it.")
-        asked = outgoing(RollBackMessage, {"checkpoint": reference, "run": run, "message": message})
+    async def before_run(self, task_id: TaskId, run: int) -> str:
+        """The checkpoint that was taken before that run."""
+        for checkpoint in await self.checkpoints(task_id):
+            if checkpoint.run == run:
+                return checkpoint.id
+        raise NotFound(f"There is no checkpoint before run {run}.", mend="`shadow task checkpoints` lists them.")
+
+    async def roll_back(self, task_id: TaskId, reference: str, *, message: str | None = None) -> Checkpoint:
+        """Conversation, files and commit as they were at the checkpoint ``reference``. Then ``message`` is said, in place of
+        what was said there."""
+        asked = outgoing(RollBackMessage, {"checkpoint": reference, "message": message})
         found = await self._caller.change(CheckpointMessage, "POST", _path(task_id, "rollback"), asked)
         return to_core(found, Checkpoint)
 

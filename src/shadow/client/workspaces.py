@@ -1,5 +1,6 @@
 """Workspaces of a server's tasks: who works in one does so with the executor that a workspace on this host has too."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from urllib.parse import quote
@@ -14,14 +15,14 @@ from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import UrlEndpoint
 from shadow.execution.sidecar_client.retries import Resilience
+from shadow.execution.sidecar_client.transport import Transport
 from shadow.wire.workspaces import WorkspaceListMessage
 
 
 class ServerWorkspaces(WorkspaceManager):
     """They come and go with their tasks, which the server looks after: what would do the same by hand is Unsupported."""
 
-    def __init__(self, caller: Caller, *, url: str, token: str, resilience: Resilience) -> None:
-        self._caller = caller
+    def __init__(self, url: str, *, token: str, resilience: Resilience) -> None:
         self._url = url
         self._token = token
         self._resilience = resilience
@@ -57,7 +58,11 @@ class ServerWorkspaces(WorkspaceManager):
         return self.executor(workspace_id)
 
     async def list(self) -> Sequence[WorkspaceStatus]:
-        found = await self._caller.ask(WorkspaceListMessage, "/v1/workspaces")
+        endpoint = UrlEndpoint(f"{self._url}/v1")
+        async with Transport(
+            endpoint, token=self._token, sleep=asyncio.sleep, resilience=self._resilience
+        ) as transport:  # of its own: a manager is not closed
+            found = await Caller(transport).ask(WorkspaceListMessage, "/v1/workspaces")
         return [message.status() for message in found.workspaces]
 
     async def status(self, workspace_id: WorkspaceId, *, measure: bool = False) -> WorkspaceStatus:

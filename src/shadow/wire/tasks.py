@@ -94,7 +94,7 @@ class TaskMessage(Message, core=Task):
                 repository=self.repository, base_branch=None, base_commit=self.base_commit, branch=self.branch
             )
         kept = self.__dict__.keys() & {field.name for field in fields(Task)}
-        return Task(**{name: self.__dict__[name] for name in kept}, checkout=checkout)
+        return Task(**{name: self.__dict__[name] for name in kept}, settings={}, checkout=checkout)
 
 
 class TaskListMessage(Message):

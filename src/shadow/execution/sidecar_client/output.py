@@ -25,7 +25,7 @@ async def read_output(
     clock: Callable[[], float],
     sleep: Sleep,
 ) -> AsyncGenerator[Output | Gap]:
-    """Raises: Unavailable: no sidecar answered for ``Resilience.no_progress_s``, or the breaker is open; Broken: it makes no sense."""
+    """Raises: Unavailable: nobody answered for ``no_progress_s``, or the breaker is open; Broken: it makes no sense."""
     path = f"/v1/commands/{command_id}/output"
     offset = after
     cuts = 0
