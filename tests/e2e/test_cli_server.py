@@ -9,6 +9,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,9 @@ def test_a_task_is_made_seen_changed_and_ended(cli: ShadowCli, source: Path, tmp
 
 def test_what_waits_is_changed_and_a_run_is_stopped_and_resumed(cli: ShadowCli, source: Path, tmp_path: Path) -> None:
     task, _ = waits(cli, source, tmp_path)
+    enough = script(tmp_path, shell("true"), FINISH, deepcopy(FINISH))
     for text in ("first", "second", "third"):
-        done(cli.run("task", "send", task, text, "--detach", "--model", script(tmp_path, FINISH)))
+        done(cli.run("task", "send", task, text, "--detach", "--model", enough))
     ids = [message["id"] for message in cli.json("task", "queue", task)["messages"]]
     changed = cli.json("task", "queue", task, "--edit", ids[0], "1st", "--remove", ids[1], "--first", ids[2])
     assert [message["text"] for message in changed["messages"]] == ["third", "1st"]
