@@ -361,6 +361,17 @@ class Settings(BaseModel):
         description="How long an archived task is kept before its log is removed too.",
         json_schema_extra={"unit": "seconds", "shown_default": "none"},
     )
+    server: str | None = Field(
+        default=None,
+        description="The server that commands speak to, as `--server` says it: `https://…`; `none` for this host. Without it "
+        "that of the last `shadow login`, if there was any.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    server_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="The token to show it; else that of `shadow login`.",
+        json_schema_extra={"shown_default": "none"},
+    )
     server_listen: ListenAddress = Field(
         default=Address(host="127.0.0.1", port=8765),
         description="Where `shadow serve` listens: `HOST:PORT`. An address that others can reach needs SHADOW_SERVER_URL.",

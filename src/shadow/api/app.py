@@ -38,6 +38,7 @@ from shadow.api.sources import Network, neighbourhood, source_of
 from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
 from shadow.api.usage import UsageRoutes
+from shadow.api.workspaces import WorkspaceListRoutes
 from shadow.core.accounts import Principal
 from shadow.core.errors import Unauthenticated, Unavailable
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
@@ -121,6 +122,7 @@ class ServerApp(HttpApp):
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *AuditRoutes(services.tasks.database).routes(),
                 *UsageRoutes(services.tasks, services.accounts).routes(),
+                *WorkspaceListRoutes(services.tasks, services.manager).routes(),
                 *self._workspace_routes(),
             ]
         )

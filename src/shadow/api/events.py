@@ -1,6 +1,7 @@
 """A task's log: a page of it, or what is there and then what comes, as server-sent events or over a WebSocket."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
@@ -70,14 +71,25 @@ class EventRoutes:
         return Answer(encode_page(found, last=max(one.events, found[-1].seq if found else 0)))
 
     async def stream(self, request: Request) -> ASGIApp:
-        after = read_query(request, EventsQuery).after
+        query = read_query(request, EventsQuery)
+        after = query.after
         seen = request.headers.get("last-event-id")
         if seen:
             after = integer(seen, what="Last-Event-ID")
             if not 0 <= after < 2**31:
                 raise Rejected("Last-Event-ID must be the number of an event.")
-        followed = events.follow(self._tasks.database, task(request).id, after=after)
+        followed = _followed(self._tasks, task(request).id, query, after=after)
         return EventStream(followed, _encode, self._holds)
+
+
+async def _followed(tasks: Tasks, task_id: TaskId, query: EventsQuery, *, after: int) -> AsyncGenerator[Recorded]:
+    if not query.until_rest:
+        async for recorded in events.follow(tasks.database, task_id, after=after):
+            yield recorded
+        return
+    async for recorded in tasks.follow(task_id, after=after):
+        yield recorded
+    await tasks.check_last_asked(task_id)
 
 
 def _encode(recorded: Recorded) -> bytes:
@@ -93,12 +105,12 @@ class EventSocket:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
-        after = read_query(HTTPConnection(scope), EventsQuery).after
+        query = read_query(HTTPConnection(scope), EventsQuery)
         with self._holds.admission.stream():
             await socket.accept()
             try:
                 async with self._holds.stoppable():
-                    await self._serve(socket, task(socket).id, after)
+                    await self._serve(socket, task(socket).id, query)
             except WebSocketDisconnect:
                 return
             except Stopping:
@@ -107,22 +119,24 @@ class EventSocket:
                 await socket.send_text(encode_error(error).decode())
                 await socket.close(DONE)
 
-    async def _serve(self, socket: WebSocket, task_id: TaskId, after: int) -> None:
-        """Until the client leaves, or the task is deleted."""
+    async def _serve(self, socket: WebSocket, task_id: TaskId, query: EventsQuery) -> None:
+        """Until the client leaves, or the task is deleted, or at rest where that was asked for."""
         leaving = asyncio.create_task(_left(socket))
-        sending = asyncio.create_task(self._send_all(socket, task_id, after))
+        sending = asyncio.create_task(self._send_all(socket, task_id, query))
         try:
             await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
+                await socket.close(DONE)
+                return
         finally:
             for one in (leaving, sending):
                 one.cancel()
             await asyncio.wait((leaving, sending))
         raise WebSocketDisconnect
 
-    async def _send_all(self, socket: WebSocket, task_id: TaskId, after: int) -> None:
-        async with closing(events.follow(self._tasks.database, task_id, after=after)) as followed:
+    async def _send_all(self, socket: WebSocket, task_id: TaskId, query: EventsQuery) -> None:
+        async with closing(_followed(self._tasks, task_id, query, after=query.after)) as followed:
             async for recorded in followed:
                 try:
                     async with asyncio.timeout(HEARTBEAT_S * BEATS_BEFORE_STALLED):

@@ -6,6 +6,7 @@ from shadow.bootstrap import open_tasks, start_logging
 from shadow.cli.example import CHECK, INSTRUCTION, example_repository, find_script
 from shadow.cli.outcome import DONE, FAILED, wants_colour
 from shadow.cli.run import RunArguments, run
+from shadow.cli.servers import HERE
 from shadow.core.events import WorkDelivered
 from shadow.settings import Settings, load_settings
 from shadow.terminal.neutral import printable
@@ -19,7 +20,8 @@ async def show() -> int:
         "An agent works on an example repository, in a sandbox. What it says comes from a script: no key, no network.\n"
     )
     code = await run(
-        RunArguments(repo=str(repository), instruction=INSTRUCTION, model=f"scripted:{find_script()}", check=CHECK)
+        RunArguments(repo=str(repository), instruction=INSTRUCTION, model=f"scripted:{find_script()}", check=CHECK),
+        settings=settings.model_copy(update={"server": HERE}),
     )
     if code != DONE:
         return FAILED

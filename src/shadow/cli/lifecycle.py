@@ -46,7 +46,7 @@ async def create(
     if source is not None and repository is not None:
         raise WrongUsage("--from and --repo both fill the workspace.", mend="Give one of them.")
     directory = copying.local_directory(source) if source is not None else None
-    manager = open_manager(isolation=isolation)
+    manager = open_manager(isolation=isolation, here_for="`workspace create`")
     if repository is not None:
         status = await create_with_repository(manager, spec, repository)
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shadow.cli import audit, tasks, workspaces
+from shadow.cli import accounts, audit, tasks, workspaces
 from shadow.cli.outcome import (
     EXEC_FAILED,
     INTERRUPTED,
@@ -32,12 +32,31 @@ app = typer.Typer(
 app.add_typer(workspaces.app, name="workspace")
 app.add_typer(tasks.app, name="task")
 app.add_typer(audit.app, name="audit")
+app.add_typer(accounts.tokens, name="token")
+app.add_typer(accounts.users, name="user")
+
+OF_THIS_HOST = ("backup", "demo", "doctor", "restore", "serve")
+"""Commands that no server does."""
 
 
 @app.callback(invoke_without_command=True)
-def shadow(context: typer.Context) -> None:
+def shadow(
+    context: typer.Context,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Speak to this server; else SHADOW_SERVER, else where the last `login` was. none: this host.",
+        ),
+    ] = None,
+) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    if server is None:
+        return
+    if context.invoked_subcommand in OF_THIS_HOST and server != "none":
+        raise typer.BadParameter(f"`{context.invoked_subcommand}` is about this host: --server does not go with it.")
+    os.environ["SHADOW_SERVER"] = server
 
 
 @app.command()
@@ -283,6 +302,33 @@ def usage(
     from shadow.cli import usage as implementation
 
     finish(lambda: implementation.show(as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def login(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Of the server: https://shadow.example")],
+    code: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE", help="As the server printed it, or its administrator gave it; else you are asked."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Exchange a one-time code for a token, which is kept in a file that you alone can read; commands go to that server then."""
+    from shadow.cli import account_actions
+
+    finish(lambda: account_actions.log_in(url, code=code, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def logout(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """End the login at a server, there and here; commands are about this host again."""
+    from shadow.cli import account_actions
+
+    finish(lambda: account_actions.log_out(as_json=as_json), as_json=as_json)
 
 
 @app.command()

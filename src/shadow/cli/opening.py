@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from shadow.bootstrap import has_database, make_manager, open_tasks, start_logging
 from shadow.cli.outcome import WrongUsage
 from shadow.cli.references import choose
+from shadow.cli.servers import check_here, chosen_url, open_server
 from shadow.cli.text import duration_s
 from shadow.core.errors import NotFound, Rejected, Unsupported
 from shadow.core.workspaces import Isolation, WorkspaceState, WorkspaceStatus
@@ -17,10 +18,18 @@ NO_WALL = (
 )
 
 
-def open_manager(*, isolation: str | None = None) -> WorkspaceManager:
-    """The manager that settings and options ask for; logging is set up on the way. Raises: Unsupported, WrongUsage."""
+def open_manager(*, isolation: str | None = None, here_for: str | None = None) -> WorkspaceManager:
+    """The manager that settings and options ask for; logging is set up on the way. ``here_for``: what needs one of this host.
+
+    Raises: Unsupported, WrongUsage.
+    """
     settings = load_settings()
     start_logging(settings)
+    if here_for is not None:
+        check_here(settings, here_for)
+    url = chosen_url(settings)
+    if url is not None:
+        return open_server(settings, url).workspaces
     if isolation is not None and isolation not in tuple(Isolation):
         raise WrongUsage(f"There is no isolation {isolation!r}.", mend=f"Choose from {', '.join(Isolation)}.")
     manager = make_manager(settings, isolation=Isolation(isolation) if isolation is not None else None)
@@ -53,25 +62,27 @@ def seconds(text: str | None, *, option: str) -> float | None:
         raise WrongUsage(error.message, mend=error.mend) from error
 
 
-async def find(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
+async def find(reference: str, *, here_for: str | None = None) -> tuple[WorkspaceManager, WorkspaceStatus]:
     """The workspace that ``reference`` means, and a manager of its own isolation. Raises: NotFound, Conflict.
 
     ``task_…`` means the one that the task works in.
     """
-    manager = open_manager()
+    manager = open_manager(here_for=here_for)
     if reference.startswith("task_"):
         reference = await _workspace_of_task(reference)
     status = choose(reference, await manager.list())
     return manager_of(status), status
 
 
-async def find_to_use(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus]:
+async def find_to_use(reference: str, *, here_for: str | None = None) -> tuple[WorkspaceManager, WorkspaceStatus]:
     """As ``find``, for one that is about to be attached to: a task that slept in it is awake from now on.
 
     Nobody else is asked where it is up already: that takes more time than most commands.
     """
-    manager, status = await find(reference)
+    manager, status = await find(reference, here_for=here_for)
     settings = load_settings()
+    if chosen_url(settings) is not None:
+        return manager, status  # the server sees to it
     # Whoever has no database has no tasks, and gets none by this.
     if status.state is not WorkspaceState.READY and has_database(settings):
         async with open_tasks(settings) as tasks:
@@ -80,12 +91,11 @@ async def find_to_use(reference: str) -> tuple[WorkspaceManager, WorkspaceStatus
 
 
 async def _workspace_of_task(reference: str) -> str:
-    from shadow.tasks.elsewhere import is_elsewhere, other_host  # not above: it loads the database
+    from shadow.cli.places import open_place  # not above: it loads the database
 
-    async with open_tasks(load_settings()) as tasks:
-        task = await tasks.find(reference)
-        if is_elsewhere(task, tasks.host):
-            raise other_host(task.id, task.host)
+    async with open_place() as place:
+        task = await place.tasks.find(reference)
+        place.check_here(task)
     if task.workspace_id is None:
         raise NotFound(f"The task {task.id} has no workspace any more.", mend="`shadow task show` tells what was done.")
     return task.workspace_id
@@ -93,4 +103,8 @@ async def _workspace_of_task(reference: str) -> str:
 
 def manager_of(status: WorkspaceStatus) -> WorkspaceManager:
     """One that may attach to it: a manager never starts a workspace with another wall than it was made with."""
-    return make_manager(load_settings(), isolation=status.isolation)
+    settings = load_settings()
+    url = chosen_url(settings)
+    if url is not None:
+        return open_server(settings, url).workspaces
+    return make_manager(settings, isolation=status.isolation)

@@ -85,7 +85,7 @@ async def deliver(
         raise WrongUsage("--output goes with --to patch.")
     if as_json and to == "patch" and output is None:
         raise WrongUsage("--json and a patch cannot share stdout.", mend="Give --output FILE.")
-    manager, workspace = await find_to_use(reference)
+    manager, workspace = await find_to_use(reference, here_for="`workspace deliver`")
     if workspace.checkout is None:
         raise Rejected(
             f"The workspace {workspace.id} was not made from a repository.",

@@ -7,18 +7,17 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from shadow.agent.loop import RunLimits, RunStatus
-from shadow.bootstrap import Watcher, make_manager, open_artifacts, open_model, open_tasks, record_to, start_logging
+from shadow.bootstrap import Watcher
 from shadow.cli.opening import NO_WALL, seconds
 from shadow.cli.outcome import DONE, FAILED, INTERRUPTED, WrongUsage, say
+from shadow.cli.places import NewTask, Place, open_place
 from shadow.cli.run_display import JsonLines, Lines, took
-from shadow.cli.working import report_of, work
+from shadow.cli.working import report_of
 from shadow.core.errors import AlreadyExists, Broken, Denied
-from shadow.core.repositories import parse_repository
-from shadow.core.tasks import Task
+from shadow.core.tasks import Task, TaskId
 from shadow.core.workspaces import Isolation
 from shadow.settings import Settings, load_settings
-from shadow.tasks.service import Tasks, check_capabilities
-from shadow.tasks.values import Deliver, RunOptions, RunReport, TaskSettings
+from shadow.tasks.values import Deliver, RunOptions, RunReport
 from shadow.terminal.neutral import printable
 
 LIMIT_REACHED = 4
@@ -47,50 +46,57 @@ class RunArguments:
     as_json: bool = False
 
 
-async def run(arguments: RunArguments) -> int:
-    settings = load_settings()
-    start_logging(settings)
+async def run(arguments: RunArguments, *, settings: Settings | None = None) -> int:
+    settings = settings or load_settings()
     if arguments.repo is None and arguments.continued is None:
         raise WrongUsage("Give a repository and an instruction.")
     options = options_of(arguments)
     watch = JsonLines() if arguments.as_json else Lines()
-    if settings.isolation is Isolation.NONE and not arguments.as_json:
-        say(NO_WALL, style="yellow")
     async with AsyncExitStack() as stack:
-        # Opened here too: what is wrong with it shows before anything is made.
-        model = await stack.enter_async_context(open_model(settings, arguments.model))
-        tasks = await stack.enter_async_context(open_tasks(settings))
+        place = await stack.enter_async_context(open_place(settings))
+        if place.is_here and settings.isolation is Isolation.NONE and not arguments.as_json:
+            say(NO_WALL, style="yellow")
+        if not place.is_here and arguments.output is not None:
+            place.patch(TaskId("TASK"), "")
+        # Before anything is made: what is wrong with it shows now.
+        model = await place.model(arguments.model)
+        tasks = place.tasks
         watchers: list[Watcher] = [watch]
         if arguments.record is not None:
-            watchers.append(stack.enter_context(record_to(settings, Path(arguments.record), model)))
+            watchers.append(await stack.enter_async_context(place.recording(Path(arguments.record), model)))
         if arguments.continued is not None:
             task = await tasks.find(arguments.continued)
-            await tasks.send(task.id, arguments.instruction, model=model.name, options=options)
+            await tasks.send(task.id, arguments.instruction, model=model, options=options)
             after = task.events
         else:
-            task = await create(settings, tasks, arguments, options, model=model.name)
+            task = await create(place, arguments, options, model=model)
             after = 0
-        recorded = await work(settings, tasks, task.id, after=after, watchers=watchers)
+        recorded = await place.work(task.id, after=after, watchers=watchers)
         task = await tasks.find(task.id)
     report = report_of(task.id, task.workspace_id, recorded)
     if report is None:
         raise Broken(f"The task {task.id} has stopped, and no run of it has ended.", mend="See `shadow task show`.")
     if report.delivered is not None and report.delivered.artifact is not None and arguments.output is not None:
-        _write_patch(open_artifacts(settings).get(task.id, report.delivered.artifact), arguments.output)
+        _write_patch(place.patch(task.id, report.delivered.artifact), arguments.output)
     if not arguments.as_json:
-        tell(report)
+        tell(report, is_here=place.is_here)
     return exit_code(report)
 
 
-async def create(settings: Settings, tasks: Tasks, arguments: RunArguments, options: RunOptions, *, model: str) -> Task:
-    """Raises: as ``Tasks.create``."""
+async def create(place: Place, arguments: RunArguments, options: RunOptions, *, model: str | None) -> Task:
+    """Raises: as ``Place.create``."""
     assert arguments.repo is not None
-    check_capabilities(make_manager(settings).capabilities)
-    wanted = TaskSettings(
-        branch=arguments.branch, depth=arguments.depth, egress=arguments.allow or None, options=options
+    return await place.create(
+        NewTask(
+            repository=arguments.repo,
+            instruction=arguments.instruction,
+            model=model,
+            branch=arguments.branch,
+            depth=arguments.depth,
+            allow=arguments.allow or None,
+            options=options,
+        )
     )
-    repository = parse_repository(arguments.repo, local_user=True)
-    return await tasks.create(repository, arguments.instruction, model=model, settings=wanted)
 
 
 def exit_code(report: RunReport) -> int:
@@ -152,8 +158,8 @@ def _write_patch(content: bytes, output: str) -> None:
         raise Denied(f"{output} cannot be written: {error.strerror}.", mend="Name another file.") from error
 
 
-def tell(report: RunReport) -> None:
-    """The report for people."""
+def tell(report: RunReport, *, is_here: bool) -> None:
+    """The report for people. ``is_here``: whether its workspace is on this host."""
     print()
     if report.delivered is not None:
         for change in report.delivered.changes[:SHOWN_CHANGES]:
@@ -186,5 +192,8 @@ def tell(report: RunReport) -> None:
         program = sys.argv[0] if "/" in sys.argv[0] else "shadow"
         say(f"The workspace {report.workspace_id} stays. Next:")
         say(f'  {program} run --continue {report.task_id} "…"          go on with it')
+        if not is_here:
+            say(f"  {program} task archive {report.task_id}")
+            return
         say(f"  {program} workspace deliver {report.workspace_id} --commit MESSAGE   hand out what was done")
         say(f"  {program} workspace rm {report.workspace_id}")

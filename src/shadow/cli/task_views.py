@@ -6,27 +6,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from shadow.bootstrap import make_manager, open_tasks, start_logging
+from shadow.cli.opening import open_manager
 from shadow.cli.outcome import DONE, print_json, say
+from shadow.cli.places import Place, open_place
 from shadow.cli.run_display import Lines
 from shadow.cli.tables import print_table
 from shadow.cli.text import span
 from shadow.core.errors import NotFound
 from shadow.core.events import Recorded, RunFinished, RunStarted, WorkDelivered
 from shadow.core.tasks import Task
-from shadow.settings import load_settings
-from shadow.tasks.elsewhere import is_elsewhere, other_host
-from shadow.tasks.service import Tasks
 from shadow.terminal.neutral import printable
 
 MAX_SHOWN_DIFF_BYTES = 16 * 1024 * 1024
 
 
 async def list_all(*, limit: int, as_json: bool) -> int:
-    settings = load_settings()
-    start_logging(settings)
-    async with open_tasks(settings) as opened:
-        tasks = await opened.list(limit=limit)
+    async with open_place() as place:
+        tasks = await place.tasks.list(limit=limit)
     if as_json:
         print_json({"tasks": [asdict(task) for task in tasks]})
         return DONE
@@ -47,11 +43,9 @@ def _state(task: Task) -> str:
 
 
 async def show(reference: str, *, as_json: bool) -> int:
-    settings = load_settings()
-    start_logging(settings)
-    async with open_tasks(settings) as tasks:
-        task = await tasks.find(reference)
-        recorded = await tasks.events(task.id)
+    async with open_place() as place:
+        task = await place.tasks.find(reference)
+        recorded = await place.tasks.events(task.id)
     if as_json:
         runs = [asdict(r.event) for r in recorded if isinstance(r.event, RunStarted | RunFinished)]
         print_json({"task": asdict(task), "runs": runs})
@@ -65,27 +59,23 @@ async def show(reference: str, *, as_json: bool) -> int:
             print(f"{record.event.status}: {printable(record.event.summary)}")
     print(f"\nTask {task.id}: {_state(task)}, {task.runs} run{'s' if task.runs != 1 else ''}, {task.events} events.")
     if task.workspace_id is not None:
-        print(f"Its workspace is {task.workspace_id}{f' on {task.host}' if is_elsewhere(task, tasks.host) else ''}.")
+        print(f"Its workspace is {task.workspace_id}{f' on {task.host}' if place.is_elsewhere(task) else ''}.")
     return DONE
 
 
 async def events(reference: str, *, after: int) -> int:
-    settings = load_settings()
-    start_logging(settings)
-    async with open_tasks(settings) as tasks:
-        task = await tasks.find(reference)
-        for record in (await tasks.events(task.id))[after:]:
+    async with open_place() as place:
+        task = await place.tasks.find(reference)
+        for record in (await place.tasks.events(task.id))[after:]:
             line = {"seq": record.seq, "at": record.at, **asdict(record.event)}
             sys.stdout.write(json.dumps(line, ensure_ascii=True) + "\n")
     return DONE
 
 
 async def diff(reference: str, *, as_json: bool) -> int:
-    settings = load_settings()
-    start_logging(settings)
-    async with open_tasks(settings) as tasks:
-        task = await tasks.find(reference)
-        content = await _diff_of(tasks, task, await tasks.events(task.id))
+    async with open_place() as place:
+        task = await place.tasks.find(reference)
+        content = await _diff_of(place, task, await place.tasks.events(task.id))
     if as_json:
         print_json({"task": task.id, "diff": content.decode(errors="replace")})
     else:
@@ -93,16 +83,16 @@ async def diff(reference: str, *, as_json: bool) -> int:
     return DONE
 
 
-async def _diff_of(tasks: Tasks, task: Task, recorded: Sequence[Recorded]) -> bytes:
+async def _diff_of(place: Place, task: Task, recorded: Sequence[Recorded]) -> bytes:
     """From the workspace while it is there, else as it was delivered last. Raises: NotFound, OtherHost."""
-    elsewhere = is_elsewhere(task, tasks.host)
+    elsewhere = place.is_elsewhere(task)
     if task.checkout is not None and task.workspace_id is not None and not elsewhere:
-        await tasks.wake(task.workspace_id)
-        async with await make_manager(load_settings()).attach(task.workspace_id) as executor:
+        await place.wake(task.workspace_id)
+        async with await open_manager().attach(task.workspace_id) as executor:
             return (await executor.git_diff(base=task.checkout.base_commit, limit_bytes=MAX_SHOWN_DIFF_BYTES)).content
     delivered = [record.event for record in recorded if isinstance(record.event, WorkDelivered)]
-    if not delivered and elsewhere:
-        raise other_host(task.id, task.host)
+    if not delivered:
+        place.check_here(task)
     if not delivered:
         raise NotFound(f"The task {task.id} has delivered nothing.", mend="`shadow task show` says why.")
     if not delivered[-1].diff:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from shadow.client.workspaces import ServerWorkspaces
 from shadow.core.errors import OutcomeUnknown, Unavailable
 from shadow.core.ids import WorkspaceId
 from shadow.core.workspaces import WorkspaceState, WorkspaceStatus
@@ -45,7 +46,12 @@ async def check_alive(manager: WorkspaceManager, workspace_id: WorkspaceId) -> W
 
 
 async def watch_over(manager: WorkspaceManager, workspace_id: WorkspaceId, *, renew: bool = True) -> None:
-    """A workspace that ended is noticed at once; with ``renew`` its lease lasts as long as we do, and not much longer."""
+    """A workspace that ended is noticed at once; with ``renew`` its lease lasts as long as we do, and not much longer.
+
+    A server looks after its workspaces itself, and its answers say when one has ended.
+    """
+    if isinstance(manager, ServerWorkspaces):
+        return
     while True:
         status = await check_alive(manager, workspace_id)
         left_s = None if status.lease_expires_at is None else status.lease_expires_at - time.time()

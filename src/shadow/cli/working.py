@@ -44,7 +44,6 @@ async def work(
     Raises: what the job failed with that was asked for last; OtherHost: nobody does it.
     """
     found: list[Recorded] = []
-    asked = await tasks.last_asked(task_id)
     with stopping(lambda: tasks.stop(task_id)):
         async with working(settings, tasks, task_id), watching(tasks, task_id):
             try:
@@ -54,8 +53,7 @@ async def work(
                         watcher(recorded.event)
             except NotFound:
                 return found  # it was deleted, which is what was asked for
-    if asked is not None:
-        await tasks.check_job(asked)
+    await tasks.check_last_asked(task_id)
     return found
 
 

@@ -424,22 +424,14 @@ class Tasks:
 
     # Looking
 
-    async def last_asked(self, task_id: TaskId) -> JobId | None:
-        """The last job that is still to be done, runs aside: what comes of those their events say."""
+    async def check_last_asked(self, task_id: TaskId) -> None:
+        """Raises: what the last thing that was asked of the task failed with; of runs their events tell."""
         async with self.database.read() as connection:
-            asked = [job for job in await jobs.of_task(connection, task_id, open_only=True) if job.kind != RUN]
-        return asked[-1].id if asked else None
-
-    async def check_job(self, job_id: JobId) -> None:
-        """Raises: what it failed with."""
-        async with self.database.read() as connection:
-            try:
-                job = await jobs.get(connection, job_id)
-            except NotFound:
-                return  # it went with its task
-        if job.state is JobState.FAILED and job.error is not None:
-            error = job.error
-            raise error_from_code(error["code"], error["message"], mend=error["mend"], details={"task_id": job.task_id})
+            asked = await jobs.of_task(connection, task_id)
+        last = asked[-1] if asked else None
+        if last is not None and last.kind != RUN and last.state is JobState.FAILED and last.error is not None:
+            error = last.error
+            raise error_from_code(error["code"], error["message"], mend=error["mend"], details={"task_id": task_id})
 
     async def find(self, reference: str, *, seen_by: UserId | None = None) -> Task:
         """By its id or a unique beginning of it, among those that are there for them. Raises: NotFound, Conflict."""

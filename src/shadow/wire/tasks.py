@@ -1,10 +1,12 @@
 """Tasks, their queue and their checkpoints, as messages of the server's API."""
 
+from dataclasses import fields
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from shadow.core.repositories import Checkout
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskState
 from shadow.wire.message import Message
 
@@ -68,6 +70,8 @@ class TaskMessage(Message, core=Task):
     workspace_id: str | None = None
     branch: str | None = None
     """The workspace's."""
+    base_commit: str | None = None
+    """What the work began from."""
     outcome: str | None = None
     """How its last run ended."""
     summary: str | None = None
@@ -78,7 +82,19 @@ class TaskMessage(Message, core=Task):
     @classmethod
     def from_task(cls, task: Task) -> "TaskMessage":
         found = cls.of(task)
-        return found.model_copy(update={"branch": task.checkout.branch if task.checkout else None})
+        if task.checkout is None:
+            return found
+        return found.model_copy(update={"branch": task.checkout.branch, "base_commit": task.checkout.base_commit})
+
+    def task(self) -> Task:
+        """As a client has it: without what only the server needs."""
+        checkout = None
+        if self.branch is not None and self.base_commit is not None:
+            checkout = Checkout(
+                repository=self.repository, base_branch=None, base_commit=self.base_commit, branch=self.branch
+            )
+        kept = self.__dict__.keys() & {field.name for field in fields(Task)}
+        return Task(**{name: self.__dict__[name] for name in kept}, settings={}, checkout=checkout)
 
 
 class TaskListMessage(Message):
@@ -176,3 +192,5 @@ class EventsQuery(Message):
     """Only events behind this number."""
     limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
     """Of a page; streams have none."""
+    until_rest: bool = False
+    """Of streams: end when nothing goes on with the task any more; with its error, where what was asked for last has failed."""

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from shadow.core.workspaces import Health, Isolation
+from shadow.core.ids import WorkspaceId
+from shadow.core.workspaces import Health, Isolation, WorkspaceState, WorkspaceStatus
 from shadow.wire.message import Message
 from shadow.wire.values import Items, Offset
 
@@ -36,6 +37,39 @@ class StatusMessage(Message):
     sidecar_restarts: int
     requests_running: int
     streams_open: int
+
+
+class WorkspaceMessage(Message):
+    """One of a server's. Times are seconds since 1970."""
+
+    id: str
+    task_id: str
+    """Of the task that works there."""
+    name: str | None
+    state: WorkspaceState
+    isolation: Isolation
+    created_at: float
+    lease_expires_at: float | None
+    """The server renews it while the task is there."""
+    error: str | None = None
+
+    def status(self) -> WorkspaceStatus:
+        return WorkspaceStatus(
+            id=WorkspaceId(self.id),
+            name=self.name,
+            state=self.state,
+            isolation=self.isolation,
+            created_at=self.created_at,
+            lease_expires_at=self.lease_expires_at,
+            size_bytes=None,
+            error=self.error,
+        )
+
+
+class WorkspaceListMessage(Message):
+    """Oldest first: those of the newest tasks that the caller sees."""
+
+    workspaces: tuple[WorkspaceMessage, ...]
 
 
 class LeaseMessage(Message):

@@ -12,7 +12,7 @@ from shadow.core.errors import Broken, Conflict, OutcomeUnknown, ShadowError, Un
 from shadow.core.ids import TerminalId, make_id
 from shadow.core.terminals import Resized, ScreenSnapshot, Terminal, TerminalEnded, TerminalOutput, TerminalSize
 from shadow.execution.interface import TerminalAttachment, TerminalEvent
-from shadow.execution.sidecar_client.output import NO_PROGRESS_S, RESUME_WAITS_S
+from shadow.execution.sidecar_client.output import RESUME_WAITS_S
 from shadow.execution.sidecar_client.sender import Sender
 from shadow.execution.sidecar_client.transport import CutOff, NotSent, QueryValue, WebSocket
 from shadow.wire.errors import decode_error
@@ -168,7 +168,7 @@ class ClientAttachment(TerminalAttachment):
             cut_at = self._sender.clock() if cut_at is None else cut_at
             if self._ended:
                 return
-            if self._sender.clock() - cut_at >= NO_PROGRESS_S:
+            if self._sender.clock() - cut_at >= self._sender.transport.patience_s:
                 raise Unavailable(
                     f"The terminal {self._id} cannot be followed any more: {reason}.",
                     mend="Attach to it again later, from the offset that was reached.",

@@ -1,4 +1,4 @@
-"""Where a sidecar listens."""
+"""Where a sidecar listens, or a server that speaks as one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,4 +16,12 @@ class TcpEndpoint:
     port: int
 
 
-Endpoint = UnixEndpoint | TcpEndpoint
+@dataclass(frozen=True, slots=True)
+class UrlEndpoint:
+    """A server, reached as browsers do: by https, through proxies that stand before it."""
+
+    url: str
+    """Of what stands where a sidecar has ``/v1``, without a slash at its end: ``https://shadow.example/v1/workspaces/ws_…``."""
+
+
+Endpoint = UnixEndpoint | TcpEndpoint | UrlEndpoint

@@ -6,14 +6,13 @@ from shadow.core.commands import Gap, Output
 from shadow.core.errors import Broken, LimitExceeded, Unavailable
 from shadow.core.ids import CommandId
 from shadow.execution.sidecar_client.answers import asked_wait_s
+from shadow.execution.sidecar_client.retries import NO_PROGRESS_S
 from shadow.execution.sidecar_client.transport import CutOff, NotSent, Sleep, Transport
 from shadow.wire.commands import CommandMessage
 from shadow.wire.errors import decode_error
 from shadow.wire.frames import MEDIA_TYPE, End, Failure, FrameDecoder, FrameError, Heartbeat, Piece
 from shadow.wire.message import parse_answer
 
-NO_PROGRESS_S = 30.0
-"""How long a reader tries to resume before it gives up."""
 RESUME_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -26,7 +25,7 @@ async def read_output(
     clock: Callable[[], float],
     sleep: Sleep,
 ) -> AsyncGenerator[Output | Gap]:
-    """Raises: Unavailable: no sidecar answered for ``NO_PROGRESS_S``, or the breaker is open; Broken: it makes no sense."""
+    """Raises: Unavailable: nobody answered for ``no_progress_s``, or the breaker is open; Broken: it makes no sense."""
     path = f"/v1/commands/{command_id}/output"
     offset = after
     cuts = 0
@@ -53,7 +52,7 @@ async def read_output(
                     raise
                 reason = error
             cut_at = clock() if cut_at is None else cut_at
-            if clock() - cut_at >= NO_PROGRESS_S:
+            if clock() - cut_at >= transport.patience_s:
                 raise _given_up(command_id, offset, reason) from reason
             await sleep(max(RESUME_WAITS_S[min(cuts, len(RESUME_WAITS_S) - 1)], _asked(reason)))
             cuts += 1

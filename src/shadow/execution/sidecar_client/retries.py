@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from shadow.execution.sidecar_client.breaker import BreakerPolicy
 
 ANSWER_S = 60.0
+NO_PROGRESS_S = 30.0
 
 Randomness = Callable[[], float]
 """From 0 to below 1."""
@@ -31,6 +32,8 @@ class Resilience:
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     answer_s: float = ANSWER_S
     """How long one answer may take, besides what the call itself waits for."""
+    no_progress_s: float = NO_PROGRESS_S
+    """How long a reader tries to resume before it gives up."""
 
     def __post_init__(self) -> None:
         if not self.answer_s > 0:

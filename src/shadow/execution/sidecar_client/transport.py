@@ -21,12 +21,13 @@ from shadow.core.errors import (
     OutcomeUnknown,
     PathRefused,
     ShadowError,
+    Unauthenticated,
     Unavailable,
 )
 from shadow.execution.sidecar_client.answers import asked_wait_s, read_body, read_refusal
 from shadow.execution.sidecar_client.bodies import SLICE_BYTES, Body, BytesBody
 from shadow.execution.sidecar_client.breaker import Breaker, BreakerStatus
-from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint
+from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint, UrlEndpoint
 from shadow.execution.sidecar_client.retries import ANSWER_S, Randomness, Repeats, Resilience
 
 CONNECT_S = 5.0
@@ -47,6 +48,7 @@ MAX_SINGLE_BYTES = 1024 * 1024
 READ_BUFFER_BYTES = 512 * 1024
 MAX_CONNECTIONS = 512
 KEEP_ALIVE_S = 15.0
+BAD_GATEWAY = 502
 _LONGEST_SOCKET_PATH = 107
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -115,7 +117,9 @@ class Transport:
         """``breaker``: one that other transports to the same sidecar, with the same clock, share; ``None``: one of its own."""
         resilience = resilience or Resilience()
         self._endpoint = endpoint
-        self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+        self._headers = {"Accept-Encoding": "identity"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
         self._sleep = sleep
         self._clock = clock
         self._retries = resilience.retries
@@ -127,10 +131,16 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._directory_fd: int | None = None
         self._closed = False
-        if isinstance(endpoint, UnixEndpoint):
-            self._base = "http://sidecar"
-        else:
-            self._base = f"http://{f'[{endpoint.host}]' if ':' in endpoint.host else endpoint.host}:{endpoint.port}"
+        self.patience_s = resilience.no_progress_s
+        self._peer = "server" if isinstance(endpoint, UrlEndpoint) else "workspace's sidecar"
+        match endpoint:
+            case UnixEndpoint():
+                self._root = "http://sidecar/v1"
+            case UrlEndpoint():
+                self._root = endpoint.url
+            case _:
+                host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+                self._root = f"http://{host}:{endpoint.port}/v1"
 
     async def aclose(self) -> None:
         self._closed = True
@@ -245,7 +255,7 @@ class Transport:
 
     @asynccontextmanager
     async def websocket(
-        self, path: str, query: Mapping[str, QueryValue], *, protocol: str, limit_bytes: int
+        self, path: str, query: Mapping[str, QueryValue], *, limit_bytes: int, protocol: str | None = None
     ) -> AsyncGenerator["WebSocket"]:
         """One connection; no message may be larger than ``limit_bytes``. Raises: as ``stream``."""
         session = self._open()
@@ -254,7 +264,7 @@ class Transport:
                 asyncio.timeout(CONNECT_S + ANSWER_S) as opening,
                 session.ws_connect(
                     self._url(path, query),
-                    protocols=(protocol,),
+                    protocols=() if protocol is None else (protocol,),
                     autoclose=False,
                     heartbeat=PING_S,
                     max_msg_size=limit_bytes,
@@ -264,14 +274,19 @@ class Transport:
                 opening.reschedule(None)
                 yield WebSocket(socket)
 
-    @staticmethod
-    def _failure(call: Call, reason: Exception, *, seen: bool) -> ShadowError:
+    @property
+    def _mend(self) -> str:
+        if isinstance(self._endpoint, UrlEndpoint):
+            return f"See that it runs and that its address is right: {self._endpoint.url.partition('/v1')[0]}"
+        return "Attach to the workspace again."
+
+    def _failure(self, call: Call, reason: Exception, *, seen: bool) -> ShadowError:
         if seen and call.mutates:
             if isinstance(reason, OutcomeUnknown):
                 return reason
             operation = call.headers.get("Shadow-Operation")
             return OutcomeUnknown(
-                f"The sidecar did not answer whether it was done: {reason}.",
+                f"The {self._peer} did not answer whether it was done: {reason}.",
                 mend="Look before you repeat it; with the same operation id a repeat is answered with the first result."
                 if operation
                 else "Look before you repeat it.",
@@ -279,15 +294,13 @@ class Transport:
             )
         if isinstance(reason, Unavailable | LimitExceeded):
             return reason
-        return Unavailable(
-            f"The workspace's sidecar cannot be reached: {reason}.", mend="Attach to the workspace again."
-        )
+        return Unavailable(f"The {self._peer} cannot be reached: {reason}.", mend=self._mend)
 
     def _not_now(self) -> Unavailable:
         status = self.breaker
         when = "a call is trying it now" if status.retry_in_s is None else f"next try in {status.retry_in_s:.0f} s"
         return Unavailable(
-            f"The workspace's sidecar did not answer {status.failures} calls in a row; {when}. This call was not sent.",
+            f"The {self._peer} did not answer {status.failures} calls in a row; {when}. This call was not sent.",
             mend="Wait so long and call again.",
             details=_told(status),
         )
@@ -317,9 +330,11 @@ class Transport:
                     return Reply(response.headers, answer)
 
     async def _check_status(self, response: aiohttp.ClientResponse) -> None:
-        """Raises: what an answer other than 200 says."""
-        if response.status == 200:
+        """Raises: what an answer says that is no success."""
+        if response.status in (200, 201):
             return
+        if response.status == BAD_GATEWAY:
+            raise CutOff("a proxy before it got no answer")
         if response.status < 400:
             raise Broken(f"The sidecar answered with HTTP status {response.status}, which is never followed.")
         error = await read_refusal(response)
@@ -360,7 +375,8 @@ class Transport:
 
     def _url(self, path: str, query: Mapping[str, QueryValue]) -> URL:
         text = "&".join(f"{name}={_encode(value)}" for name, value in query.items() if value is not None)
-        return URL(f"{self._base}{path}?{text}" if text else f"{self._base}{path}", encoded=True)
+        url = self._root + path.removeprefix("/v1")
+        return URL(f"{url}?{text}" if text else url, encoded=True)
 
 
 def _encode(value: QueryValue) -> str:
@@ -389,13 +405,30 @@ class WebSocket:
             raise CutOff(f"the connection was closed ({self._socket.close_code})")
         return message.data
 
+    async def receive_text(self) -> str | None:
+        """The next text; ``None``: the other side has said all that it will. Raises: CutOff."""
+        message = await self._socket.receive()
+        if message.type is aiohttp.WSMsgType.TEXT:
+            return message.data
+        if message.type is aiohttp.WSMsgType.CLOSE and message.data == aiohttp.WSCloseCode.OK:
+            return None
+        raise CutOff(f"the connection was closed ({self._socket.close_code})")
+
     async def send(self, message: bytes) -> None:
         """Raises: CutOff."""
         with _Translated():
             await self._socket.send_bytes(message)
 
 
-_NO_HANDSHAKE: Mapping[int, type[ShadowError]] = {401: Denied, 403: Denied, 404: NotFound, 503: Unavailable}
+_NO_HANDSHAKE: Mapping[int, type[ShadowError]] = {
+    401: Unauthenticated,
+    403: Denied,
+    404: NotFound,
+    429: Unavailable,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
 
 
 class _Translated:
@@ -412,7 +445,9 @@ class _Translated:
             case TimeoutError():
                 raise CutOff("no answer in time") from error
             case aiohttp.WSServerHandshakeError() if error.status in _NO_HANDSHAKE:
-                raise _NO_HANDSHAKE[error.status]("The sidecar refuses to connect a terminal.") from error
+                raise _NO_HANDSHAKE[error.status](
+                    f"The connection was refused (HTTP status {error.status})."
+                ) from error
             case aiohttp.ClientResponseError():
                 raise Broken("The sidecar's answer is not HTTP that we understand.") from error
             case aiohttp.ClientError() | OSError():

@@ -6,7 +6,7 @@ from shadow.core.errors import Broken, NotADirectory, NotFound, Unavailable
 from shadow.core.watching import ChangesMissed, FileChanges, Watching
 from shadow.execution.interface import WatchEvent
 from shadow.execution.sidecar_client.files import check_paths
-from shadow.execution.sidecar_client.output import NO_PROGRESS_S, RESUME_WAITS_S
+from shadow.execution.sidecar_client.output import RESUME_WAITS_S
 from shadow.execution.sidecar_client.sender import Sender
 from shadow.execution.sidecar_client.transport import CutOff, NotSent
 from shadow.execution.streams import closing
@@ -20,7 +20,7 @@ class WatchClient(Sender):
     """The ``watch`` of ``ToolExecutor``."""
 
     async def watch(self, path: str = ".") -> AsyncGenerator[WatchEvent]:
-        """Raises: Unavailable: no sidecar answered for ``NO_PROGRESS_S``."""
+        """Raises: Unavailable: no sidecar answered for ``Resilience.no_progress_s``."""
         with self.transport.admitted():
             async with closing(self._watched(path)) as events:
                 async for event in events:
@@ -52,7 +52,7 @@ class WatchClient(Sender):
                     return  # it went while nobody saw it
                 raise
             cut_at = self.clock() if cut_at is None else cut_at
-            if self.clock() - cut_at >= NO_PROGRESS_S:
+            if self.clock() - cut_at >= self.transport.patience_s:
                 raise Unavailable(
                     f"Changes below {path!a} cannot be told any more: {reason}.", mend="Watch it again later."
                 ) from reason

@@ -1,0 +1,54 @@
+"""Which workspaces there are; what is done in one is served by the routes that its sidecar has too."""
+
+from starlette.requests import Request
+
+from shadow.api.access import principal, sees_only
+from shadow.core.accounts import Scope
+from shadow.core.tasks import LIVE_STATES
+from shadow.execution.interface import WorkspaceManager
+from shadow.http.responses import Answer, message_answer
+from shadow.http.routes import ApiRoute, ApiRoutes
+from shadow.tasks.service import Tasks
+from shadow.wire.workspaces import WorkspaceListMessage, WorkspaceMessage
+
+MAX_LISTED = 1000
+
+
+class WorkspaceListRoutes:
+    def __init__(self, tasks: Tasks, manager: WorkspaceManager) -> None:
+        self._tasks = tasks
+        self._manager = manager
+
+    def routes(self) -> ApiRoutes:
+        return [
+            ApiRoute(
+                "GET",
+                "/v1/workspaces",
+                self.list,
+                summary="The workspaces of tasks on the server's host, oldest first.",
+                answer=WorkspaceListMessage,
+                access=Scope.WORKSPACES_READ,
+            )
+        ]
+
+    async def list(self, request: Request) -> Answer:
+        who = principal(request)
+        seen = await self._tasks.list(limit=MAX_LISTED, seen_by=sees_only(who), states=LIVE_STATES)
+        task_of = {task.workspace_id: task.id for task in seen}
+        found = [
+            WorkspaceMessage.model_validate(
+                {
+                    "id": status.id,
+                    "task_id": task_of[status.id],
+                    "name": status.name,
+                    "state": status.state,
+                    "isolation": status.isolation,
+                    "created_at": status.created_at,
+                    "lease_expires_at": status.lease_expires_at,
+                    "error": status.error,
+                }
+            )
+            for status in await self._manager.list()
+            if status.id in task_of
+        ]
+        return message_answer(WorkspaceListMessage(workspaces=tuple(found)))

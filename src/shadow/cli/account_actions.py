@@ -1,0 +1,212 @@
+"""``shadow login|logout``, ``shadow token …`` and ``shadow user …``: users of a server and their credentials."""
+
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+
+import typer
+
+from shadow.bootstrap import start_logging
+from shadow.cli.opening import seconds
+from shadow.cli.outcome import DONE, WrongUsage, print_json, say
+from shadow.cli.servers import chosen_url, load_logins, open_server
+from shadow.cli.tables import print_table
+from shadow.cli.text import span
+from shadow.client.accounts import AccountsClient
+from shadow.client.shadow import Shadow, server_url
+from shadow.core.accounts import MAX_NAME_CHARS, Credential, Role, Scope, User, parse_scopes
+from shadow.core.errors import Conflict, NotFound, Unauthenticated
+from shadow.settings import load_settings
+from shadow.terminal.neutral import printable
+
+FOR_PROGRAMS = (Scope.TASKS_READ, Scope.TASKS_WRITE, Scope.WORKSPACES_READ, Scope.WORKSPACES_WRITE)
+
+
+async def log_in(address: str, *, code: str | None, as_json: bool) -> int:
+    start_logging(load_settings())
+    url = server_url(address)
+    logins = load_logins()
+    if code is None:
+        if not sys.stdin.isatty():
+            raise WrongUsage("There is nobody to ask for the code.", mend="Give --code CODE.")
+        code = str(typer.prompt(f"The code that {url} printed, or its administrator gave you", hide_input=True))
+    async with Shadow(url) as shadow:
+        token = await shadow.accounts.log_in(code.strip(), name=f"shadow on {socket.gethostname()}"[:MAX_NAME_CHARS])
+    async with Shadow(url, token=token) as shadow:
+        user = await shadow.accounts.me()
+        replace(logins, current=url, tokens={**logins.tokens, url: token}).save()
+    if as_json:
+        print_json({"server": url, "user": asdict(user)})
+    else:
+        say(
+            f"Logged in to {url} as {user.name} ({user.role.value}). Commands go there from now on; --server none: here."
+        )
+    return DONE
+
+
+async def log_out(*, as_json: bool) -> int:
+    """The token is forgotten here also where the server does not take it any more."""
+    settings = load_settings()
+    start_logging(settings)
+    url, logins = chosen_url(settings), load_logins()
+    if url is None or url not in logins.tokens:
+        raise NotFound("You are not logged in.", mend="`shadow login URL` does it.")
+    try:
+        async with Shadow(url, token=logins.tokens[url]) as shadow:
+            await shadow.accounts.log_out()
+    except Unauthenticated:
+        say(f"The server {url} did not know the token any more.", style="yellow")
+    left = {known: token for known, token in logins.tokens.items() if known != url}
+    replace(logins, current=None if logins.current == url else logins.current, tokens=left).save()
+    if as_json:
+        print_json({"server": url})
+    else:
+        say(f"Logged out of {url}.")
+    return DONE
+
+
+@asynccontextmanager
+async def _accounts() -> AsyncGenerator[AccountsClient]:
+    """Raises: WrongUsage: no server is chosen."""
+    settings = load_settings()
+    start_logging(settings)
+    url = chosen_url(settings)
+    if url is None:
+        raise WrongUsage(
+            "This is about a server, and none is chosen.", mend="Give --server URL, or `shadow login URL`."
+        )
+    async with open_server(settings, url) as shadow:
+        yield shadow.accounts
+
+
+async def create_token(name: str, *, scopes: Sequence[str] | None, expires: str | None, as_json: bool) -> int:
+    wanted = sorted(parse_scopes(scopes)) if scopes else FOR_PROGRAMS
+    expires_in_s = seconds(expires, option="--expires")
+    async with _accounts() as accounts:
+        credential, secret = await accounts.create_token(name, scopes=wanted, expires_in_s=expires_in_s)
+    if as_json:
+        print_json({"credential": _shown(credential), "token": secret})
+    else:
+        say(f"{credential.id}, for {', '.join(sorted(credential.scopes))}. It is shown this once:")
+        print(secret)
+    return DONE
+
+
+async def list_tokens(*, as_json: bool) -> int:
+    async with _accounts() as accounts:
+        found = await accounts.credentials()
+    if as_json:
+        print_json({"credentials": [_shown(one) for one in found]})
+        return DONE
+    now = time.time()
+    rows = [
+        (
+            one.id,
+            one.kind.value,
+            printable(one.name),
+            "never" if one.expires_at is None else f"in {span(one.expires_at - now)}",
+            "never" if one.last_used_at is None else f"{span(now - one.last_used_at)} ago",
+            " ".join(sorted(one.scopes)),
+        )
+        for one in found
+    ]
+    print_table(("ID", "KIND", "NAME", "EXPIRES", "USED", "SCOPES"), rows)
+    return DONE
+
+
+async def revoke(reference: str, *, as_json: bool) -> int:
+    async with _accounts() as accounts:
+        meant = [one.id for one in await accounts.credentials() if one.id.startswith(reference)]
+        if not meant:
+            raise NotFound(f"You have no token {reference!r}.", mend="`shadow token list` shows all.")
+        if len(meant) > 1 and reference not in meant:
+            raise Conflict(f"{reference!r} may mean any of {', '.join(meant)}.", mend="Give more of the id.")
+        chosen = reference if reference in meant else meant[0]
+        await accounts.revoke(chosen)
+    if as_json:
+        print_json({"revoked": chosen})
+    else:
+        print(chosen)
+    return DONE
+
+
+async def list_users(*, as_json: bool) -> int:
+    async with _accounts() as accounts:
+        found = await accounts.users()
+    if as_json:
+        print_json({"users": [asdict(user) for user in found]})
+        return DONE
+    now = time.time()
+    rows = [
+        (
+            user.id,
+            printable(user.name),
+            user.role.value,
+            "shut out" if user.disabled_at is not None else "",
+            f"{span(now - user.created_at)} ago",
+        )
+        for user in found
+    ]
+    print_table(("ID", "NAME", "ROLE", "STATE", "MADE"), rows)
+    return DONE
+
+
+async def invite(name: str, *, role: str, as_json: bool) -> int:
+    wanted = _role(role)
+    async with _accounts() as accounts:
+        user, code = await accounts.invite(name, role=wanted)
+    _tell_code(user, code, as_json=as_json)
+    return DONE
+
+
+async def change(reference: str, *, role: str | None, disabled: bool | None, as_json: bool) -> int:
+    if role is None and disabled is None:
+        raise WrongUsage("Give --role, --disable or --enable.")
+    wanted = None if role is None else _role(role)
+    async with _accounts() as accounts:
+        found = await _user(accounts, reference)
+        user = await accounts.change(found.id, role=wanted, disabled=disabled)
+    if as_json:
+        print_json({"user": asdict(user)})
+    else:
+        print(
+            f"{user.id}  {printable(user.name)}  {user.role.value}{'  shut out' if user.disabled_at is not None else ''}"
+        )
+    return DONE
+
+
+async def code(reference: str, *, as_json: bool) -> int:
+    async with _accounts() as accounts:
+        user = await _user(accounts, reference)
+        secret = await accounts.code(user.id)
+    _tell_code(user, secret, as_json=as_json)
+    return DONE
+
+
+def _tell_code(user: User, code: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"user": asdict(user), "code": code})
+        return
+    say(f"{user.name} ({user.id}) logs in once with this code, `shadow login URL --code CODE`:")
+    print(code)
+
+
+async def _user(accounts: AccountsClient, reference: str) -> User:
+    """Raises: NotFound."""
+    for user in await accounts.users():
+        if reference in (user.id, user.name):
+            return user
+    raise NotFound(f"There is no user {reference!r}.", mend="`shadow user list` shows all.")
+
+
+def _role(text: str) -> Role:
+    if text not in tuple(Role):
+        raise WrongUsage(f"--role cannot be {text!r}.", mend=f"Choose from {', '.join(Role)}.")
+    return Role(text)
+
+
+def _shown(credential: Credential) -> dict[str, object]:
+    return {**asdict(credential), "scopes": sorted(credential.scopes)}
