@@ -52,7 +52,7 @@ def listen(settings: Settings) -> socket.socket:
     """Raises: Denied: the address is taken, or none of this host's."""
     listens = settings.server_listen
     family = socket.AF_INET6 if ":" in listens.host else socket.AF_INET
-    # With the protocol by its number: only then asyncio turns Nagle's algorithm off, which costs 40 ms a request.
+    # With its protocol: only where that stands does asyncio turn Nagle's algorithm off, which costs 40 ms a request.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
