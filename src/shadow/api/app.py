@@ -11,15 +11,17 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from shadow.accounts.projects import Projects
 from shadow.accounts.service import Accounts
 from shadow.api.access import PRINCIPAL, PUBLIC, TASK, WRITING, Origins, check_access, needed, principal_of, sees_only
 from shadow.api.accounts import AccountRoutes
 from shadow.api.events import EventRoutes
 from shadow.api.headers import with_headers
+from shadow.api.projects import ProjectRoutes
 from shadow.api.rechecking import Rechecking
 from shadow.api.system import Gather, SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
-from shadow.core.accounts import Principal
+from shadow.core.accounts import Principal, ProjectId
 from shadow.core.errors import Unauthenticated, Unavailable
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
 from shadow.core.tasks import Task
@@ -67,6 +69,7 @@ class ServerApp(HttpApp):
         self._services = services
         self._entropy = entropy
         self._rechecking = Rechecking(services.tasks.database)
+        self._projects = projects = Projects(database=services.tasks.database, entropy=entropy)
         system = SystemRoutes(
             services.tasks.database,
             gather=lambda: [*self.metrics.families(), *services.gather()],
@@ -77,7 +80,8 @@ class ServerApp(HttpApp):
             [
                 *system.routes(),
                 *AccountRoutes(services.accounts, services.origins).routes(),
-                *TaskRoutes(services.tasks, services.check_model).routes(),
+                *TaskRoutes(services.tasks, services.check_model, projects).routes(),
+                *ProjectRoutes(projects).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *self._workspace_routes(),
             ]
@@ -110,6 +114,9 @@ class ServerApp(HttpApp):
         scope[PRINCIPAL] = await principal_of(scope, self._services.accounts, self._services.origins)
         who = check_access(access, scope)
         async with AsyncExitStack() as stack:
+            if "project_id" in scope["path_params"]:
+                project_id = ProjectId(scope["path_params"]["project_id"])
+                await self._projects.check(who, project_id, writing=access in WRITING)
             task = await self._named_task(scope["path_params"], who, writing=access in WRITING)
             scope[TASK] = task
             if "workspace_id" in scope["path_params"]:

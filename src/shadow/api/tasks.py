@@ -6,9 +6,10 @@ from typing import Any
 
 from starlette.requests import Request
 
+from shadow.accounts.projects import Projects
 from shadow.agent.loop import RunLimits
 from shadow.api.access import is_local, principal, sees_only, task
-from shadow.core.accounts import Scope
+from shadow.core.accounts import ProjectId, Scope
 from shadow.core.errors import Rejected
 from shadow.core.ids import is_id
 from shadow.core.repositories import parse_repository
@@ -43,8 +44,9 @@ CREATED = 201
 
 
 class TaskRoutes:
-    def __init__(self, tasks: Tasks, check_model: CheckModel) -> None:
+    def __init__(self, tasks: Tasks, check_model: CheckModel, projects: Projects) -> None:
         self._tasks = tasks
+        self._projects = projects
         self._check_model = check_model
 
     def routes(self) -> ApiRoutes:
@@ -164,6 +166,9 @@ class TaskRoutes:
     async def create(self, request: Request) -> Answer:
         asked, who = await read_message(request, NewTaskMessage), principal(request)
         repository = parse_repository(asked.repository, local_user=is_local(who))
+        project_id = None if asked.project_id is None else ProjectId(asked.project_id)
+        if project_id is not None:
+            await self._projects.check(who, project_id, writing=True)
         created = await self._tasks.create(
             repository,
             asked.instruction,
@@ -172,6 +177,7 @@ class TaskRoutes:
                 branch=asked.branch, depth=asked.depth, egress=asked.allow, options=_options(asked.options)
             ),
             owner=who.user.id,
+            project_id=project_id,
         )
         location = {b"location": f"/v1/tasks/{created.id}".encode()}
         return Answer(TaskMessage.from_task(created).json_bytes(), status=CREATED, headers=location)
@@ -181,6 +187,7 @@ class TaskRoutes:
         found = await self._tasks.list(
             limit=query.limit,
             seen_by=sees_only(who),
+            project_id=None if query.project_id is None else ProjectId(query.project_id),
             states=None if query.state is None else [query.state],
             before=None if query.before is None else _place(query.before),
         )

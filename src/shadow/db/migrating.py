@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shadow.core.errors import Broken
 
-HEAD = "0003"
+HEAD = "0005"
 """The newest migration."""
 BEFORE_ALEMBIC = "0001"
 """What a database is at that only has a table ``schema`` with version 1."""

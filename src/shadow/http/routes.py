@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -64,6 +65,8 @@ class ApiRoute(Route):
         return ApiRoute(self.method, prefix + self.path.removeprefix("/v1"), self.handler, **_fields(self.about))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != self.method:  # the path alone matches: nothing is entered for that
+            raise HTTPException(405)
         scope[ROUTE] = self
         async with scope["app"].entered(self, scope):
             await super().handle(scope, receive, send)

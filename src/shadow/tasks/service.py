@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from shadow.core.accounts import UserId
+from shadow.core.accounts import ProjectId, UserId
 from shadow.core.conversation import Usage
 from shadow.core.errors import Conflict, Denied, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
 from shadow.core.events import QueueChanged, Recorded, RolledBack, RunFinished, StateChanged, TaskCreated, Waiting
@@ -63,6 +63,7 @@ class Tasks:
         model: str,
         settings: TaskSettings,
         owner: str = "local",
+        project_id: ProjectId | None = None,
     ) -> Task:
         """A task whose first run begins when its workspace is ready. Raises: Rejected, NotFound, LimitExceeded."""
         check_message(instruction)
@@ -76,6 +77,7 @@ class Tasks:
             task = Task(
                 id=task_id,
                 owner=owner,
+                project_id=project_id,
                 title=title_of(instruction),
                 state=TaskState.STARTING,
                 model=model,
@@ -375,12 +377,15 @@ class Tasks:
         *,
         limit: int,
         seen_by: UserId | None = None,
+        project_id: ProjectId | None = None,
         states: Collection[TaskState] | None = None,
         before: tuple[float, TaskId] | None = None,
     ) -> Sequence[Task]:
         """Newest first. ``before``: time of creation and id of the last one of the page before."""
         async with self.database.read() as connection:
-            return await tasks.newest(connection, limit=limit, seen_by=seen_by, states=states, before=before)
+            return await tasks.newest(
+                connection, limit=limit, seen_by=seen_by, project_id=project_id, states=states, before=before
+            )
 
     async def events(self, task_id: TaskId) -> Sequence[Recorded]:
         async with self.database.read() as connection:
