@@ -34,7 +34,7 @@ ENDLESS = [
     "/v1/tasks/{task_id}/events/attach",
 ]
 """They answer for as long as one listens: other tests do."""
-OF_OTHERS = {"task_id": "task_known", "workspace_id": "ws_known"}
+KNOWN = {"task_id": "task_known", "workspace_id": "ws_known"}
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -44,6 +44,7 @@ CHECKS = [
     negative_data_rejection,
     unsupported_method,
 ]
+
 
 document = json.loads(DOCUMENT.read_bytes())
 schema = loaded(document, endless=ENDLESS)
@@ -104,7 +105,7 @@ def test_the_api_keeps_to_its_description(served: Served, case: Any) -> None:
     ends = case.path in ("/v1/logout", "/v1/users/{user_id}") or case.method == "DELETE"
     if case.path_parameters and not ends and len(str(case.body)) % 2 == 0:
         # Half of what asks for one of them finds one.
-        case.path_parameters |= {name: id_ for name, id_ in OF_OTHERS.items() if name in case.path_parameters}
+        case.path_parameters |= {name: id_ for name, id_ in KNOWN.items() if name in case.path_parameters}
     headers = {} if case.path == "/v1/logout" else {"Authorization": f"Bearer {served.token}"}
     case.call_and_validate(base_url=served.url, headers=headers, checks=CHECKS, timeout=20)
 

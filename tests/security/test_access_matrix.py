@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from yarl import URL
 
 from shadow.api.access import needed
-from shadow.core.accounts import SCOPES_OF, CredentialKind, Role, Scope
+from shadow.core.accounts import SCOPES_OF, CredentialKind, ProjectRole, Role, Scope
 from shadow.db.database import open_database
 from shadow.http.routes import ApiSocket
 from tests.support.api_servers import Api, serving_api, workspaces
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.anyio
 PUBLIC, SIGNED_IN = "public", "signed in"
 W = "/v1/workspaces/{workspace_id}"
 T = "/v1/tasks/{task_id}"
+P = "/v1/projects/{project_id}"
 EXPECTED: Mapping[tuple[str, str], str] = {
     ("GET", "/v1/health/live"): PUBLIC,
     ("GET", "/v1/health/ready"): PUBLIC,
@@ -39,6 +40,13 @@ EXPECTED: Mapping[tuple[str, str], str] = {
     ("POST", "/v1/users"): Scope.ADMIN,
     ("PATCH", "/v1/users/{user_id}"): Scope.ADMIN,
     ("POST", "/v1/users/{user_id}/code"): Scope.ADMIN,
+    ("POST", "/v1/projects"): Scope.TASKS_WRITE,
+    ("GET", "/v1/projects"): Scope.TASKS_READ,
+    ("GET", P): Scope.TASKS_READ,
+    ("PATCH", P): Scope.TASKS_WRITE,
+    ("DELETE", P): Scope.TASKS_WRITE,
+    ("PUT", f"{P}/members/{{user_id}}"): Scope.TASKS_WRITE,
+    ("DELETE", f"{P}/members/{{user_id}}"): Scope.TASKS_WRITE,
     ("POST", "/v1/tasks"): Scope.TASKS_WRITE,
     ("GET", "/v1/tasks"): Scope.TASKS_READ,
     ("GET", T): Scope.TASKS_READ,
@@ -105,7 +113,7 @@ EXPECTED: Mapping[tuple[str, str], str] = {
     ("GET", f"{W}/watch"): Scope.WORKSPACES_READ,
 }
 """What each needs, said here once more: who adds a route or changes what one needs, says so here too."""
-BOUND = ("{task_id}", "{workspace_id}")
+BOUND = ("{task_id}", "{workspace_id}", "{project_id}")
 """What belongs to somebody."""
 
 
@@ -147,7 +155,9 @@ async def world(directory: Path) -> AsyncGenerator[World]:
         await api.accounts.first_user()
         alice, token = await api.user("alice")
         await api.add_task("task_alice", owner=alice.id, workspace_id="ws_alice")
+        await api.add_project("proj_alice", (alice.id, ProjectRole.MEMBER))
         names = {
+            "project_id": "proj_alice",
             "task_id": "task_alice",
             "workspace_id": "ws_alice",
             "message_id": "msg_none",
@@ -235,6 +245,7 @@ async def test_a_scope_and_a_role_are_good_for_what_they_say(tmp_path: Path) -> 
 async def test_what_is_not_yours_is_answered_as_what_is_not_there(tmp_path: Path) -> None:
     async with world(tmp_path) as at:
         _, bob = await at.api.user("bob")
+        others = {"task_id": "task_bobby", "workspace_id": "ws_bobby", "project_id": "proj_bobby"}
         await at.ask("GET", "/v1/me", bearer(bob))  # when it was used last is written once a minute
         for method, path in EXPECTED:
             if not any(name in path for name in BOUND):
@@ -242,7 +253,7 @@ async def test_what_is_not_yours_is_answered_as_what_is_not_there(tmp_path: Path
             with statements() as of_theirs:
                 status, theirs = await at.ask(method, path, bearer(bob))
             with statements() as of_none:
-                _, none = await at.ask(method, path, bearer(bob), task_id="task_bobby", workspace_id="ws_bobby")
+                _, none = await at.ask(method, path, bearer(bob), **others)
             assert status == 404, (method, path)
             assert theirs.replace(b"alice", b"bobby") == none, (method, path)
             assert of_theirs == of_none, (method, path)
@@ -254,7 +265,7 @@ async def test_whoever_it_belongs_to_gets_in(tmp_path: Path) -> None:
         session = await at.api.accounts.log_in(code.secret, CredentialKind.SESSION, name="browser")
         askers = [bearer(at.alice), {"Cookie": f"shadow_session={session.secret}", "Origin": at.api.url}]
         for (method, path), access in EXPECTED.items():
-            if access == Scope.ADMIN or path in ("/v1/logout", T) or path.endswith(("/archive", "/hibernate")):
+            if access == Scope.ADMIN or path in ("/v1/logout", T, P) or path.endswith(("/archive", "/hibernate")):
                 continue
             for headers in askers:
                 status, body = await at.ask(method, path, headers)

@@ -11,9 +11,10 @@ from pathlib import Path
 from shadow.accounts.service import Accounts
 from shadow.api.access import Origins
 from shadow.api.app import ServerApp, Services
-from shadow.core.accounts import CredentialKind, Principal, Role, User, UserId
+from shadow.core.accounts import CredentialKind, Principal, Project, ProjectId, ProjectRole, Role, User, UserId
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import TaskId, TaskState
+from shadow.db import projects
 from shadow.db import tasks as rows
 from shadow.db.database import Database
 from shadow.execution.interface import ToolExecutor
@@ -58,17 +59,26 @@ class Api:
         return await self.accounts.authenticate(token, CredentialKind.TOKEN)
 
     async def add_task(
-        self, id_: str, *, owner: UserId, workspace_id: str | None = None, project_id: str | None = None
+        self, id_: str, *, owner: UserId, workspace_id: str | None = None, project_id: ProjectId | None = None
     ) -> TaskId:
         task = replace(
             make_task(id_),
             owner=owner,
+            project_id=project_id,
             state=TaskState.IDLE,
             workspace_id=None if workspace_id is None else WorkspaceId(workspace_id),
         )
         async with self.database.write() as transaction:
             await rows.add(transaction, task)
         return task.id
+
+    async def add_project(self, id_: str, *members: tuple[UserId, ProjectRole]) -> ProjectId:
+        project = Project(id=ProjectId(id_), name=id_, created_at=1.0)
+        async with self.database.write() as transaction:
+            await projects.add(transaction, project)
+            for user_id, role in members:
+                await projects.set_member(transaction, project.id, user_id, role)
+        return project.id
 
 
 async def any_model(name: str | None) -> str:

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from shadow.accounts.projects import Projects
 from shadow.accounts.service import Accounts
 from shadow.api.access import (
     PRINCIPAL,
@@ -31,6 +32,7 @@ from shadow.api.auditing import Auditing
 from shadow.api.events import EventRoutes
 from shadow.api.headers import with_headers
 from shadow.api.metrics import ServerMetrics
+from shadow.api.projects import ProjectRoutes
 from shadow.api.rates import Rates
 from shadow.api.rechecking import Rechecking
 from shadow.api.request_log import knows_task, knows_user, logged
@@ -39,7 +41,7 @@ from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
 from shadow.api.usage import UsageRoutes
 from shadow.api.workspaces import WorkspaceListRoutes
-from shadow.core.accounts import Principal
+from shadow.core.accounts import Principal, ProjectId
 from shadow.core.errors import Unauthenticated, Unavailable
 from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
 from shadow.core.tasks import Task, TaskState
@@ -108,6 +110,7 @@ class ServerApp(HttpApp):
             burst=math.ceil(services.logins_per_min),
             clock=clock,
         )
+        self._projects = projects = Projects(database=services.tasks.database, entropy=entropy)
         system = SystemRoutes(
             services.tasks.database,
             gather=self._gather,
@@ -118,7 +121,8 @@ class ServerApp(HttpApp):
             [
                 *system.routes(),
                 *AccountRoutes(services.accounts, services.origins).routes(),
-                *TaskRoutes(services.tasks, services.check_model).routes(),
+                *TaskRoutes(services.tasks, services.check_model, projects).routes(),
+                *ProjectRoutes(projects).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *AuditRoutes(services.tasks.database).routes(),
                 *UsageRoutes(services.tasks, services.accounts).routes(),
@@ -193,6 +197,9 @@ class ServerApp(HttpApp):
     async def _enter(self, route: ApiRoute | ApiSocket, scope: AsgiScope, access: str, stack: AsyncExitStack) -> None:
         """What is there for whoever asks, until the answer is out."""
         who = check_access(access, scope)
+        if "project_id" in scope["path_params"]:
+            project_id = ProjectId(scope["path_params"]["project_id"])
+            await self._projects.check(who, project_id, writing=access in WRITING)
         task = await self._named_task(scope["path_params"], who, writing=access in WRITING)
         if task is not None:
             scope[TASK] = task

@@ -6,11 +6,12 @@ from typing import Any
 
 from starlette.requests import Request
 
+from shadow.accounts.projects import Projects
 from shadow.agent.loop import RunLimits
 from shadow.api.access import is_local, principal, sees_only, task
 from shadow.api.auditing import name_made
 from shadow.api.creating import CREATED, HEADERS, Keep, created, once
-from shadow.core.accounts import Scope
+from shadow.core.accounts import ProjectId, Scope
 from shadow.core.errors import Rejected
 from shadow.core.ids import is_id
 from shadow.core.repositories import parse_repository
@@ -45,8 +46,9 @@ OF_SERVER = ("scripted:", "replay:")
 
 
 class TaskRoutes:
-    def __init__(self, tasks: Tasks, check_model: CheckModel) -> None:
+    def __init__(self, tasks: Tasks, check_model: CheckModel, projects: Projects) -> None:
         self._tasks = tasks
+        self._projects = projects
         self._check_model = check_model
 
     def routes(self) -> ApiRoutes:
@@ -168,6 +170,9 @@ class TaskRoutes:
     async def create(self, request: Request) -> Answer:
         asked, who = await read_message(request, NewTaskMessage), principal(request)
         repository = parse_repository(asked.repository, local_user=is_local(who))
+        project_id = None if asked.project_id is None else ProjectId(asked.project_id)
+        if project_id is not None:
+            await self._projects.check(who, project_id, writing=True)
 
         async def create(keep: Keep) -> Answer:
             async def also(transaction: Transaction, new: Task) -> None:
@@ -181,6 +186,7 @@ class TaskRoutes:
                     branch=asked.branch, depth=asked.depth, egress=asked.allow, options=_options(asked.options)
                 ),
                 owner=who.user.id,
+                project_id=project_id,
                 also=also,
             )
             name_made(request, new.id)
@@ -193,6 +199,7 @@ class TaskRoutes:
         found = await self._tasks.list(
             limit=query.limit,
             seen_by=sees_only(who),
+            project_id=None if query.project_id is None else ProjectId(query.project_id),
             states=None if query.state is None else [query.state],
             before=None if query.before is None else _place(query.before),
         )

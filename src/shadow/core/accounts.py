@@ -10,6 +10,7 @@ from shadow.core.errors import Denied, Rejected
 
 UserId = NewType("UserId", str)
 CredentialId = NewType("CredentialId", str)
+ProjectId = NewType("ProjectId", str)
 
 LOCAL_USER = UserId("local")
 """Whoever uses Shadow on this host without a server; a server's first administrator is the same."""
@@ -57,6 +58,29 @@ class User:
     role: Role
     created_at: float
     disabled_at: float | None = None
+
+
+class ProjectRole(StrEnum):
+    MEMBER = "member"
+    """Begins and changes the project's tasks, and says who is in it."""
+    VIEWER = "viewer"
+    """Reads them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """Owns tasks that its members share. ``created_at``: seconds since 1970."""
+
+    id: ProjectId
+    name: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    user_id: UserId
+    name: str
+    role: ProjectRole
 
 
 class CredentialKind(StrEnum):

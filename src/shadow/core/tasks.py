@@ -6,6 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NewType
 
+from shadow.core.accounts import ProjectId
 from shadow.core.errors import Conflict
 from shadow.core.ids import WorkspaceId
 from shadow.core.repositories import Checkout
@@ -75,6 +76,8 @@ class Task:
 
     id: TaskId
     owner: str = "local"
+    project_id: ProjectId | None = None
+    """The project that it belongs to; ``None``: it is its owner's alone."""
     title: str
     """The beginning of its first message."""
     state: TaskState

@@ -54,11 +54,29 @@ def _task_id(**options: Any) -> Column[str]:
     return Column("task_id", String(64), ForeignKey("tasks.id", ondelete="CASCADE"), **options)
 
 
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("created_at", Time, nullable=False),
+)
+
+project_members = Table(
+    "project_members",
+    metadata,
+    Column("project_id", String(64), ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", String(64), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Index("projects_of_user", "user_id"),
+)
+
 tasks = Table(
     "tasks",
     metadata,
     Column("id", String(64), primary_key=True),
     Column("owner", String(64), nullable=False, server_default="local"),
+    Column("project_id", String(64), ForeignKey("projects.id")),
     Column("title", AnyText, nullable=False),
     Column("state", String(32), nullable=False),
     Column("model", AnyText, nullable=False),
@@ -76,6 +94,7 @@ tasks = Table(
     Index("tasks_by_age", "created_at"),
     Index("tasks_by_state", "state", "updated_at"),
     Index("tasks_by_owner", "owner", "created_at"),
+    Index("tasks_of_project", "project_id", "created_at"),
 )
 
 events = Table(

@@ -9,13 +9,13 @@ from sqlalchemy import ColumnElement, CursorResult, func, insert, not_, select, 
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shadow.core.accounts import UserId
+from shadow.core.accounts import ProjectId, ProjectRole, UserId
 from shadow.core.errors import Conflict, NotFound
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import Task, TaskId, TaskState, TaskStep, step
 from shadow.db.codec import decode_checkout, encode_checkout
 from shadow.db.database import Transaction
-from shadow.db.tables import tasks
+from shadow.db.tables import project_members, tasks
 
 PAGE = 1000
 MAX_ID_CHARS = 64
@@ -104,11 +104,14 @@ async def newest(
     *,
     limit: int = PAGE,
     seen_by: UserId | None = None,
+    project_id: ProjectId | None = None,
     states: Collection[TaskState] | None = None,
     before: tuple[float, TaskId] | None = None,
 ) -> Sequence[Task]:
     """Newest first. ``before``: time of creation and id of the last one of the page before."""
     query = select(tasks).where(_seen_by(seen_by)).order_by(tasks.c.created_at.desc(), tasks.c.id).limit(limit)
+    if project_id is not None:
+        query = query.where(tasks.c.project_id == project_id)
     if states is not None:
         query = query.where(tasks.c.state.in_([state.value for state in states]))
     if before is not None:
@@ -132,7 +135,12 @@ def _seen_by(user_id: UserId | None, *, writing: bool = False) -> ColumnElement[
     """The one place that says whose a task is. ``None``: of somebody who sees all. ``writing``: who may change it."""
     if user_id is None:
         return true()
-    return tasks.c.owner == user_id
+    memberships = select(project_members.c.project_id).where(project_members.c.user_id == user_id)
+    if writing:
+        memberships = memberships.where(project_members.c.role == ProjectRole.MEMBER.value)
+    return ((tasks.c.owner == user_id) & tasks.c.project_id.is_(None)) | (
+        tasks.c.project_id.is_not(None) & tasks.c.project_id.in_(memberships)
+    )
 
 
 async def unchanged_since(
@@ -193,7 +201,7 @@ def _encode_settings(value: Mapping[str, Any]) -> str:
 _ENCODERS: Mapping[str, Callable[[Any], str | None]] = {"checkout": encode_checkout, "settings": _encode_settings}
 _STATES = {state.value: state for state in TaskState}
 _COLUMNS = (
-    *("id", "owner", "title", "model", "repository", "workspace_id", "host", "outcome", "summary"),
+    *("id", "owner", "project_id", "title", "model", "repository", "workspace_id", "host", "outcome", "summary"),
     *("runs", "events", "created_at", "updated_at"),
 )
 

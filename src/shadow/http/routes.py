@@ -65,7 +65,7 @@ class ApiRoute(Route):
         return ApiRoute(self.method, prefix + self.path.removeprefix("/v1"), self.handler, **_fields(self.about))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != self.method:
+        if scope["method"] != self.method:  # the path alone matches: nothing is entered for that
             raise HTTPException(405)
         scope[ROUTE] = self
         async with scope["app"].entered(self, scope):

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from shadow.core.accounts import UserId
+from shadow.core.accounts import ProjectId, UserId
 from shadow.core.conversation import Usage
 from shadow.core.errors import Conflict, Denied, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
 from shadow.core.events import (
@@ -85,6 +85,7 @@ class Tasks:
         settings: TaskSettings,
         owner: str = "local",
         also: Callable[[Transaction, Task], Awaitable[None]] | None = None,
+        project_id: ProjectId | None = None,
     ) -> Task:
         """A task whose first run begins when its workspace is ready. ``also``: what else belongs into its transaction.
 
@@ -102,6 +103,7 @@ class Tasks:
             task = Task(
                 id=task_id,
                 owner=owner,
+                project_id=project_id,
                 title=title_of(instruction),
                 state=TaskState.STARTING,
                 model=model,
@@ -459,12 +461,15 @@ class Tasks:
         *,
         limit: int,
         seen_by: UserId | None = None,
+        project_id: ProjectId | None = None,
         states: Collection[TaskState] | None = None,
         before: tuple[float, TaskId] | None = None,
     ) -> Sequence[Task]:
         """Newest first. ``before``: time of creation and id of the last one of the page before."""
         async with self.database.read() as connection:
-            return await tasks.newest(connection, limit=limit, seen_by=seen_by, states=states, before=before)
+            return await tasks.newest(
+                connection, limit=limit, seen_by=seen_by, project_id=project_id, states=states, before=before
+            )
 
     async def events(self, task_id: TaskId) -> Sequence[Recorded]:
         async with self.database.read() as connection:

@@ -50,6 +50,8 @@ class NewTaskMessage(Message):
     """Only the newest commits of each branch."""
     allow: tuple[str, ...] | None = None
     """Hosts that the workspace may reach, and presets; else the server's setting."""
+    project_id: str | None = None
+    """The project whose members share it; else it is its owner's alone."""
     options: RunOptionsMessage = RunOptionsMessage()
 
 
@@ -58,7 +60,8 @@ class TaskMessage(Message, core=Task):
 
     id: str
     owner: str
-    """The user whose it is."""
+    """The user who began it."""
+    project_id: str | None = None
     title: str
     """The beginning of its first message."""
     state: TaskState
@@ -108,6 +111,7 @@ class TaskListMessage(Message):
 class TaskListQuery(Message):
     limit: Annotated[int, Field(ge=1, le=PAGE)] = 100
     state: TaskState | None = None
+    project_id: str | None = Field(default=None, max_length=64, pattern="^[a-z0-9_-]+$")
     before: str | None = Field(default=None, max_length=200)
 
 
