@@ -13,6 +13,7 @@ from shadow.core.events import TaskEvent
 from tests.e2e.test_server import FINISH, script
 from tests.support.git_servers import make_repository
 from tests.support.servers import running
+from tests.support.shadow_cli import ShadowCli
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +43,9 @@ async def test_the_examples_work(tmp_path: Path) -> None:
         assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
         for shown in ("event: end", " run_finished", "A parser.", "done Did it.", "term_", "Exited(code=0"):
             assert shown in ran.stdout, f"{shown}\n{ran.stdout}\n{ran.stderr}"
+    # The server was ended before it had deleted the last task, whose workspace outlives it.
+    cleaned = ShadowCli(home).run("workspace", "rm", "--all", "--yes")
+    assert cleaned.returncode == 0, cleaned
 
 
 def test_the_table_has_every_kind_of_event() -> None:
