@@ -28,7 +28,11 @@ P = "/v1/projects/{project_id}"
 EXPECTED: Mapping[tuple[str, str], str] = {
     ("GET", "/v1/health/live"): PUBLIC,
     ("GET", "/v1/health/ready"): PUBLIC,
-    ("GET", "/metrics"): Scope.ADMIN,
+    ("GET", "/metrics"): Scope.METRICS,
+    ("GET", "/v1/audit"): Scope.ADMIN,
+    ("GET", "/v1/usage"): Scope.ACCOUNT,
+    ("PUT", "/v1/users/{user_id}/budgets"): Scope.ADMIN,
+    ("GET", "/v1/workspaces"): Scope.WORKSPACES_READ,
     ("GET", "/v1/openapi.json"): SIGNED_IN,
     ("POST", "/v1/login"): PUBLIC,
     ("POST", "/v1/logout"): SIGNED_IN,
@@ -265,7 +269,11 @@ async def test_whoever_it_belongs_to_gets_in(tmp_path: Path) -> None:
         session = await at.api.accounts.log_in(code.secret, CredentialKind.SESSION, name="browser")
         askers = [bearer(at.alice), {"Cookie": f"shadow_session={session.secret}", "Origin": at.api.url}]
         for (method, path), access in EXPECTED.items():
-            if access == Scope.ADMIN or path in ("/v1/logout", T, P) or path.endswith(("/archive", "/hibernate")):
+            if (
+                access in (Scope.ADMIN, Scope.METRICS)
+                or path in ("/v1/logout", T, P)
+                or path.endswith(("/archive", "/hibernate"))
+            ):
                 continue
             for headers in askers:
                 status, body = await at.ask(method, path, headers)

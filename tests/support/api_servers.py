@@ -97,6 +97,8 @@ async def serving_api(database: Database, manager: MockWorkspaceManager | None =
             accounts=accounts,
             manager=manager or Workspaces(),
             check_model=any_model,
+            user_requests_per_s=1_000_000,
+            logins_per_min=1_000_000,
             origins=Origins(allowed=frozenset({url}), secure=False),
         )
     )

@@ -1,6 +1,6 @@
 """Routes of tasks: parse, one call, answer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from shadow.api.access import is_local, principal, sees_only, task
 from shadow.api.auditing import name_made
 from shadow.api.creating import CREATED, HEADERS, Keep, created, once
 from shadow.core.accounts import ProjectId, Scope
+from shadow.core.egress import parse_rules
 from shadow.core.errors import Rejected
 from shadow.core.ids import is_id
 from shadow.core.repositories import parse_repository
@@ -170,6 +171,8 @@ class TaskRoutes:
     async def create(self, request: Request) -> Answer:
         asked, who = await read_message(request, NewTaskMessage), principal(request)
         repository = parse_repository(asked.repository, local_user=is_local(who))
+        if not is_local(who):
+            check_outward(asked.allow or ())
         project_id = None if asked.project_id is None else ProjectId(asked.project_id)
         if project_id is not None:
             await self._projects.check(who, project_id, writing=True)
@@ -294,6 +297,16 @@ class TaskRoutes:
 
 def _address(of: Task) -> str:
     return f"/v1/tasks/{of.id}"
+
+
+def check_outward(allow: Sequence[str]) -> None:
+    """Raises: Rejected: a rule leads into the server's own networks, where its workspaces would be trusted."""
+    for rule in parse_rules(allow):
+        if rule.leads_inside:
+            raise Rejected(
+                f"{rule} leads to this server's host, or into its networks.",
+                mend="Ask whoever runs the server: SHADOW_EGRESS may allow it for all workspaces.",
+            )
 
 
 def _options(asked: RunOptionsMessage) -> RunOptions:

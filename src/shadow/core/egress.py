@@ -81,6 +81,13 @@ class EgressRule:
             return host == self.host[1:] or host.endswith(self.host)
         return self.host in (host, "*")
 
+    @property
+    def leads_inside(self) -> bool:
+        """Whether it admits any address that is not public: of this host, or of the networks around it."""
+        if self.network is not None:
+            return lies_in_one_kind(self.network) and kind_of(self.network.network_address) is not AddressKind.PUBLIC
+        return self.private or self.host == "localhost"
+
     def admits(self, host: str, kind: AddressKind) -> bool:
         """Whether an address of ``kind`` may be what ``host``, which matches, stands for."""
         if kind is AddressKind.PUBLIC:
