@@ -23,6 +23,8 @@ from shadow.core.conversation import (
 )
 from shadow.core.errors import Unavailable
 from shadow.core.events import (
+    CheckpointFailed,
+    CheckpointTaken,
     CommandOutput,
     CommandStarted,
     ConversationCompacted,
@@ -104,6 +106,16 @@ def test_what_is_on_record_of_an_interrupted_step() -> None:
     assert interrupted_step([*cut, beside], step=1).waited_for == {"b": "cmd_b"}
     later = interrupted_step([*cut, finished("b"), finished("c"), answered("a")], step=2)
     assert (later.results, later.started, later.commands) == ({}, frozenset(), ("cmd_b",))
+
+
+def test_what_was_done_since_the_last_checkpoint_is_known() -> None:
+    told: list[TaskEvent] = [started(1), answered("a"), begun("a"), finished("a")]
+    assert interrupted_step(told, step=1).unsaved == {"read"}
+    taken = CheckpointTaken(checkpoint_id="cp_1", run=1, branch="b", head=None, changes=())
+    failed = CheckpointFailed(code="conflict", message="x")
+    for settled in (taken, failed, started(2)):
+        assert interrupted_step([*told, settled], step=1).unsaved == frozenset()
+        assert interrupted_step([*told, settled, answered("b"), finished("b")], step=2).unsaved == {"read"}
 
 
 def test_the_time_of_tools_comes_back_with_the_run() -> None:

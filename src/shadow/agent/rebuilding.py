@@ -16,6 +16,8 @@ from shadow.agent.loop import (
 )
 from shadow.core.conversation import AssistantMessage, Message, ToolMessage, ToolResult, Usage
 from shadow.core.events import (
+    CheckpointFailed,
+    CheckpointTaken,
     CommandOutput,
     CommandStarted,
     ConversationCompacted,
@@ -48,6 +50,8 @@ class InterruptedStep:
     spent_s: Mapping[str, float] = field(default_factory=dict[str, float])
     """By call: what it had taken of the run's time when it was taken up again."""
     todo: tuple[TodoItem, ...] = ()
+    unsaved: frozenset[str] = frozenset()
+    """The tools whose calls have ended since the last checkpoint: its worker may have died before it took the next one."""
 
 
 def interrupted_step(events: Iterable[TaskEvent], *, step: int) -> InterruptedStep:
@@ -58,17 +62,22 @@ def interrupted_step(events: Iterable[TaskEvent], *, step: int) -> InterruptedSt
     commands: list[str] = []
     waited_for: dict[str, str] = {}
     todo: tuple[TodoItem, ...] = ()
+    unsaved: set[str] = set()
     for event in events:
         match event:
             case RunStarted():
                 commands.clear()
+                unsaved.clear()
                 todo = ()
             case ModelAnswered():
                 results, started, told_to, waited_for = {}, set(), {}, {}
             case ToolStarted():
                 started.add(event.call_id)
+            case CheckpointTaken() | CheckpointFailed():
+                unsaved.clear()
             case ToolFinished():
                 results[event.result.call_id] = (event.result, event.is_fault)
+                unsaved.add(event.result.name)
                 waited_for.pop(event.result.call_id, None)
             case CommandStarted():
                 commands.append(event.command_id)
@@ -88,6 +97,7 @@ def interrupted_step(events: Iterable[TaskEvent], *, step: int) -> InterruptedSt
         commands=tuple(commands),
         waited_for=waited_for,
         todo=todo,
+        unsaved=frozenset(unsaved),
     )
 
 

@@ -85,7 +85,7 @@ async def run(agent: Agent, state: RunState, *, stop: asyncio.Event) -> RunState
     Cancelling it leaves everything as it is, for whoever takes the run up again. Raises: what the log raises where an event
     cannot be stored.
     """
-    unsaved = False
+    unsaved = not all(map(agent.toolbox.only_reads, agent.interrupted.unsaved))
     while True:
         action = await _affordable(agent, decide(state))
         if isinstance(action, End):
@@ -100,7 +100,7 @@ async def run(agent: Agent, state: RunState, *, stop: asyncio.Event) -> RunState
         state = apply(state, event)
         await agent.log.flush()
         if isinstance(action, CallTools):
-            unsaved = not all(map(agent.toolbox.only_reads, action.calls))
+            unsaved = unsaved or not all(agent.toolbox.only_reads(call.name) for call in action.calls)
         elif isinstance(event, Answered):
             unsaved = False
 
@@ -279,7 +279,7 @@ def groups(calls: Sequence[ToolCall], toolbox: Toolbox) -> list[list[ToolCall]]:
     found: list[list[ToolCall]] = []
     together = False
     for call in calls:
-        reads = toolbox.only_reads(call)
+        reads = toolbox.only_reads(call.name)
         if reads and together:
             found[-1].append(call)
         else:
@@ -297,7 +297,7 @@ async def _call_one(agent: Agent, call: ToolCall) -> Called:
         return Called(result=result, is_fault=is_fault)
     if call.id not in interrupted.started:
         agent.log.tell(ToolStarted(call_id=call.id, name=call.name, arguments=call.arguments))
-    if not agent.toolbox.only_reads(call):
+    if not agent.toolbox.only_reads(call.name):
         await agent.log.flush()  # on record before it can have an effect
     called = await agent.toolbox.call(call)
     took_ms = (agent.clock() - began + interrupted.spent_s.get(call.id, 0.0)) * 1000

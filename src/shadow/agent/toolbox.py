@@ -96,8 +96,8 @@ class Toolbox:
     def names(self) -> frozenset[str]:
         return frozenset(self._tools)
 
-    def only_reads(self, call: ToolCall) -> bool:
-        tool = self._tools.get(call.name)
+    def only_reads(self, name: str) -> bool:
+        tool = self._tools.get(name)
         return tool is not None and not tool.changes
 
     async def call(self, call: ToolCall) -> Called:
