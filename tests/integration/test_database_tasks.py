@@ -44,7 +44,7 @@ async def get(database: Database, id_: TaskId = ID) -> Task:
 
 async def find(database: Database, reference: str, *, owner: str | None = None) -> TaskId:
     async with database.read() as connection:
-        return (await tasks.find(connection, reference, owner=owner)).id
+        return (await tasks.find(connection, reference, seen_by=owner)).id
 
 
 # Tasks
@@ -142,10 +142,10 @@ async def test_tasks_are_listed_newest_first_and_in_pages(database: Database) ->
         everything = [t.id for t in await tasks.newest(connection)]
         assert everything == ["task_6", "task_4", "task_5", "task_2", "task_3", "task_0", "task_1"]
         assert [t.id for t in await tasks.newest(connection, limit=3)] == everything[:3]
-        assert await tasks.newest(connection, owner="eve") == []
+        assert await tasks.newest(connection, seen_by="eve") == []
         assert await tasks.newest(connection, states=[TaskState.IDLE]) == []
         assert await tasks.newest(connection, states=[]) == []
-        assert len(await tasks.newest(connection, owner="local", states=TaskState)) == len(made)
+        assert len(await tasks.newest(connection, seen_by="local", states=TaskState)) == len(made)
         paged: list[str] = []
         before: tuple[float, TaskId] | None = None
         while page := await tasks.newest(connection, limit=2, before=before):

@@ -148,7 +148,7 @@ class ServerApp(HttpApp):
         """The API as an OpenAPI document."""
         from shadow.http.openapi import describe
 
-        return describe(self.routes, title="Shadow", about=ABOUT)
+        return describe(self.routes, title="Shadow", about=ABOUT, takes_epoch=False)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         async with logged(scope, with_headers(send), clock=self._clock, entropy=self._entropy) as sending:
@@ -204,14 +204,14 @@ class ServerApp(HttpApp):
         if task is not None:
             scope[TASK] = task
             knows_task(task)
+        if _stays_open(route):
+            await stack.enter_async_context(self._rechecking.while_good(who, access, None if task is None else task.id))
         if "workspace_id" in scope["path_params"]:
             assert task is not None
             assert task.workspace_id is not None
             stack.enter_context(_away_where_unauthenticated())
             await self._wake(task, task.workspace_id)
             scope[EXECUTOR] = await stack.enter_async_context(await self._services.manager.attach(task.workspace_id))
-        if _stays_open(route):
-            await stack.enter_async_context(self._rechecking.while_good(who, access, None if task is None else task.id))
 
     async def _wake(self, task: Task, workspace_id: WorkspaceId) -> None:
         """Whoever looks into a workspace uses its task, which is put on record now and then."""

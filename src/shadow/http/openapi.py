@@ -31,12 +31,13 @@ PROTOCOL_ERRORS: Mapping[int, str] = {
     431: "Headers too large or too many; the connection is closed.",
 }
 """What no error class stands for by itself."""
+EPOCH = "Shadow-Epoch"
 OPERATION_HEADERS = {
     "Shadow-Operation": {
         "description": "An id of the caller's making: a repeat with it does nothing and is answered with the first result.",
         "schema": {"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"},
     },
-    "Shadow-Epoch": {
+    EPOCH: {
         "description": "The caller's fencing epoch: one older than the workspace has seen is refused.",
         "schema": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     },
@@ -64,7 +65,8 @@ class _Schemas(GenerateJsonSchema):
         return described
 
 
-def describe(routes: ApiRoutes, *, title: str, about: str) -> bytes:
+def describe(routes: ApiRoutes, *, title: str, about: str, takes_epoch: bool = True) -> bytes:
+    """``takes_epoch``: whether callers say which fencing epoch an operation is of."""
     kinds = sorted(
         {kind for route in routes for kind in _kinds(route.about)}, key=lambda kind: (kind[0].__name__, kind[1])
     )
@@ -74,7 +76,10 @@ def describe(routes: ApiRoutes, *, title: str, about: str) -> bytes:
     definitions: Json = schemas.get("$defs", {})
     paths: Json = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, refs, definitions)
+        described = _operation(route, refs, definitions)
+        if not takes_epoch:
+            described["parameters"] = [one for one in described["parameters"] if one["name"] != EPOCH]
+        paths.setdefault(route.path, {})[route.method.lower()] = described
     queries = {query.__name__ for route in routes if (query := route.about.query)}
     components = {
         "schemas": {name: schema for name, schema in sorted(definitions.items()) if name not in queries},
