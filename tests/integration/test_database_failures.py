@@ -108,11 +108,11 @@ async def test_a_database_that_is_a_directory_is_refused(tmp_path: Path) -> None
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """A file system of 512 KiB of its own."""
+    """A file system of 1 MiB of its own, of which the empty database takes about a third."""
     if os.geteuid() != 0:
         pytest.skip("mounts a file system: root alone can")
     path = Path(tempfile.mkdtemp(prefix="shadow-disk-"))
-    argv = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", path]
+    argv = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path]
     mounted = subprocess.run(argv, capture_output=True, check=False)
     try:
         if mounted.returncode != 0:
@@ -144,7 +144,7 @@ async def test_a_full_disk_is_a_limit_until_there_is_room(small_disk: Path) -> N
 
 async def test_a_full_disk_before_the_database_is_there_is_a_limit(small_disk: Path) -> None:
     with pytest.raises(OSError, match="No space"):
-        (small_disk / "filler").write_bytes(b"x" * 1024 * 1024)
+        (small_disk / "filler").write_bytes(b"x" * 2 * 1024 * 1024)
     await assert_refused(at(small_disk), LimitExceeded)
     (small_disk / "filler").unlink()
     async with open_database(small_disk) as database:
