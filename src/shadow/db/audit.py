@@ -41,8 +41,8 @@ async def _end(transaction: Transaction) -> AuditHead:
     return AuditHead(seq=row["seq"], hash=row["hash"])
 
 
-async def prune(transaction: Transaction, *, keep_s: float, request: str) -> int:
-    """Remove entries older than ``keep_s``, once the oldest is so by a day; how many were removed, ``PRUNED_AT_ONCE`` at most.
+async def prune(transaction: Transaction, *, keep_s: float, request: str, at_once: int = PRUNED_AT_ONCE) -> int:
+    """Remove entries older than ``keep_s``, once the oldest is so by a day; how many were removed, ``at_once`` at most.
 
     They are a beginning of the record: the first that is not that old stays, and all behind it. Raises: Broken.
     """
@@ -53,7 +53,7 @@ async def prune(transaction: Transaction, *, keep_s: float, request: str) -> int
         return 0
     query = select(audit.c.seq).where(audit.c.at >= limit).order_by(audit.c.seq).limit(1)
     kept = (await connection.execute(query)).scalar_one_or_none()
-    bound = audit.c.seq < oldest.seq + PRUNED_AT_ONCE
+    bound = audit.c.seq < oldest.seq + at_once
     query = select(audit.c.seq, audit.c.hash).where(bound if kept is None else bound & (audit.c.seq < kept))
     last = (await connection.execute(query.order_by(audit.c.seq.desc()).limit(1))).one()
     start = AuditHead(seq=last.seq, hash=last.hash)
