@@ -25,6 +25,7 @@ try:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    from opentelemetry.util.types import AttributeValue
 except ImportError as missing:
     raise Unsupported(
         "Traces need OpenTelemetry.",
@@ -150,8 +151,7 @@ class _Span(Span):
     def tell(self, **facts: Unpack[Facts]) -> None:
         for name, value in facts.items():
             if value is not None:
-                told = [value] if name == "finish" else value
-                self.open.set_attribute(ATTRIBUTES[name], told)  # pyright: ignore[reportArgumentType]
+                self.open.set_attribute(ATTRIBUTES[name], _told(name, value))
         if "route" in facts:
             self.open.update_name(f"{self._name} {facts['route']}")
         status = facts.get("status")
@@ -173,9 +173,8 @@ def _described(what: Traced, name: str) -> tuple[str, trace.SpanKind, dict[str, 
         case Traced.STEP:
             return f"step {name}", trace.SpanKind.INTERNAL, {"shadow.step.name": name}
         case Traced.MODEL_REQUEST:
-            provider, _, model = name.partition(":")
-            if provider in _LOCAL_MODELS:
-                model = provider
+            provider = name.partition(":")[0]
+            model = _without_path(name).removeprefix(f"{provider}:")
             attributes = {"gen_ai.provider.name": provider, "gen_ai.request.model": model}
             return f"chat {model}", trace.SpanKind.CLIENT, {"gen_ai.operation.name": "chat", **attributes}
         case Traced.TOOL_CALL:
@@ -183,6 +182,23 @@ def _described(what: Traced, name: str) -> tuple[str, trace.SpanKind, dict[str, 
             return f"execute_tool {name}", trace.SpanKind.INTERNAL, attributes
         case _:
             assert_never(what)
+
+
+def _told(fact: str, value: object) -> AttributeValue:
+    match fact, value:
+        case "finish", str():
+            return [value]
+        case "model", str():
+            return _without_path(value)
+        case _, str() | int():
+            return value
+        case _:
+            raise TypeError(f"{fact} cannot be a {type(value).__name__}")
+
+
+def _without_path(model: str) -> str:
+    maker = model.partition(":")[0]
+    return maker if maker in _LOCAL_MODELS else model
 
 
 def _parent(traceparent: bytes) -> Context:
