@@ -23,6 +23,7 @@ from shadow.core.errors import Denied, SettingsRefused
 from shadow.core.events import TaskEvent
 from shadow.core.limits import Limits
 from shadow.core.quota import Budgets
+from shadow.core.tracing import UNTRACED, Tracer
 from shadow.core.workspaces import Isolation, WorkspaceSpec
 from shadow.execution import registry
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
@@ -246,7 +247,12 @@ def host_name(data_dir: Path) -> str:
 
 
 async def make_worker(
-    settings: Settings, tasks: "Tasks", *, task_id: "TaskId | None" = None, manager: WorkspaceManager | None = None
+    settings: Settings,
+    tasks: "Tasks",
+    *,
+    task_id: "TaskId | None" = None,
+    manager: WorkspaceManager | None = None,
+    tracer: Tracer = UNTRACED,
 ) -> "Worker":
     """What does the work of tasks; with ``task_id`` of that one alone. ``manager``: the one that this process has already."""
     import structlog
@@ -272,11 +278,13 @@ async def make_worker(
         co_authors=[person] if person else [],
         clock=time.time,
         entropy=os.urandom,
+        tracer=tracer,
     )
     policy = CleanupPolicy(
         hibernate_after_s=settings.task_hibernate_after_s,
         archive_after_s=settings.task_archive_after_s,
         delete_after_s=settings.task_delete_after_s,
+        keep_record_s=None if settings.audit_keep_days is None else settings.audit_keep_days * 24 * 3600.0,
     )
     if task_id is None:
         kind = clean_up_of(tasks.host)
@@ -293,7 +301,28 @@ async def make_worker(
         task_id=task_id,
         entropy=os.urandom,
         log=structlog.get_logger("shadow.engine"),
+        tracer=tracer,
     )
+
+
+@asynccontextmanager
+async def open_tracer(settings: Settings) -> AsyncGenerator[Tracer]:
+    """Nothing is traced, and nothing loaded, unless the settings ask for it. Raises: Unsupported, SettingsRefused."""
+    if not settings.otel_endpoint:
+        yield UNTRACED
+        return
+    from shadow.observability.tracing import open_tracer as opened
+
+    headers = _headers(settings.otel_headers.get_secret_value())
+    async with opened(settings.otel_endpoint, headers=headers, sample=settings.otel_sample) as tracer:
+        yield tracer
+
+
+def _headers(text: str) -> Mapping[str, str]:
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not all(equals and name.strip() and f"{name}{value}".isprintable() for name, equals, value in pairs):
+        raise SettingsRefused("SHADOW_OTEL_HEADERS cannot be understood.", mend="Write NAME=VALUE,NAME=VALUE.")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def open_artifacts(settings: Settings) -> "ArtifactStore":

@@ -542,6 +542,32 @@ class Settings(BaseModel):
         description="How long a provider may send nothing at all before the request counts as lost.",
         json_schema_extra={"unit": "seconds"},
     )
+    audit_keep_days: CountLimit = Field(
+        default=400,
+        ge=1,
+        description="How long the record of operations (`shadow audit`) is kept; what is older is removed, and that is put "
+        "on record. `none`: for ever.",
+        json_schema_extra={"unit": "days"},
+    )
+    otel_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[!-~]+)?$",
+        description="An OpenTelemetry collector that takes OTLP over HTTP, for example `http://127.0.0.1:4318`: requests, jobs, "
+        "requests to models and calls of tools are traced, without what was said. Needs the extra `otel`. Variables "
+        "`OTEL_…` do not count.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    otel_headers: SecretStr = Field(
+        default=SecretStr(""),
+        description="What to send it with each request, `NAME=VALUE` parted by commas, as for a hosted one's key.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    otel_sample: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Which share of the traces is kept, where the `traceparent` of a request has not decided it.",
+    )
     log_level: LogLevel = Field(
         default=LogLevel.WARNING,
         description="Least severe log events that are written, to stderr: `debug`, `info`, `warning` or `error`.",

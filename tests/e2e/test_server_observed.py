@@ -27,11 +27,11 @@ def events(server: Server, name: str) -> list[dict[str, Any]]:
     return [event for line in server.log().splitlines() if (event := json.loads(line))["event"] == name]
 
 
-async def until_logged(server: Server, request_id: str) -> dict[str, Any]:
+async def until_logged(server: Server, request_id: str, name: str = "request_id") -> dict[str, Any]:
     async with asyncio.timeout(WITHIN_S):
         while True:
             for event in events(server, "request"):
-                if event["request_id"] == request_id:
+                if event.get(name) == request_id:
                     return event
             await asyncio.sleep(0.02)
 
@@ -48,9 +48,10 @@ async def test_each_request_is_one_event_with_ids_and_without_what_was_said(tmp_
         headers = {**caller.headers, "X-Request-Id": "from-a-proxy.1"}
         url = f"{server.url}/v1/tasks/{task}/events?after=1&limit=7&unknown={SECRET}"
         async with caller.session.get(url, headers=headers) as response:
-            assert response.headers["X-Request-Id"] == "from-a-proxy.1"
-            status = response.status
-        told = await until_logged(server, "from-a-proxy.1")
+            own, status = response.headers["X-Request-Id"], response.status
+        assert re.fullmatch(r"req_\w+", own)
+        told = await until_logged(server, own)
+        assert told["client_request_id"] == "from-a-proxy.1"
         assert (told["method"], told["route"], told["status"]) == ("GET", "/v1/tasks/{task_id}/events", status)
         assert (told["user_id"], told["task_id"]) == ("local", task)
         assert told["ms"] >= 0
@@ -58,14 +59,18 @@ async def test_each_request_is_one_event_with_ids_and_without_what_was_said(tmp_
             given = {"X-Request-Id": hostile}
             async with caller.session.get(f"{server.url}/v1/nothing?{SECRET}", headers=given) as response:
                 own = response.headers["X-Request-Id"]
-            assert re.fullmatch(r"req_\w+", own)
-            assert (await until_logged(server, own))["route"] == ""
+                problem = await response.json(content_type=None)
+            assert problem["request_id"] == own
+            told = await until_logged(server, own)
+            assert (told["route"], "client_request_id" in told) == ("", False)
         async with caller.session.ws_connect(
             f"{server.url}/v1/tasks/{task}/events/attach", headers={**caller.headers, "X-Request-Id": "socket"}
         ) as socket:
             await socket.receive()
-        assert (await until_logged(server, "socket"))["status"] == 101
-        assert {event["task_id"] for event in events(server, "job.done")} >= {task}
+        assert (await until_logged(server, "socket", "client_request_id"))["status"] == 101
+        jobs = [event for event in events(server, "job.done") if event["task_id"] == task]
+        assert {event["kind"] for event in jobs} >= {"initialise", "run"}
+        assert {event["user_id"] for event in jobs} == {"local"}
         assert all(event["job_id"] for event in events(server, "job.done"))
         await caller.call("DELETE", f"/v1/tasks/{task}")
         await gone(caller, task)

@@ -62,6 +62,12 @@ async def test_operations_are_on_record_refused_ones_too(tmp_path: Path) -> None
         async with calling(server.url, None) as nobody:
             await nobody.call("POST", "/v1/users", {"name": "bob"}, expect=401)
             await nobody.call("POST", "/v1/login", {"code": "shadow_code_wrong"}, expect=401)
+        # Nobody chooses what their operations are called on record, or calls two of them the same.
+        given = [await answer(admin, "DELETE", "/v1/tasks/task_same", X_Request_Id="mine") for _ in range(2)]
+        told = [headers["X-Request-Id"] for _, headers, _ in given]
+        assert told == [problem["request_id"] for _, _, problem in given]
+        assert [entry["request"] for entry in await record(admin, "&object=task_same")] == told
+        assert len({"mine", *told}) == 3
         entries = await record(admin)
         made = [entry for entry in entries if entry["route"] == "/v1/tokens"]
         assert shown(made) == [

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from shadow.core.audit import AuditContent
 from shadow.core.errors import Conflict, ShadowError, Unavailable
 from shadow.core.events import RunFinished, StateChanged, TaskFailed
 from shadow.core.jobs import JobState
 from shadow.core.repositories import LocalRepository
 from shadow.core.tasks import Task, TaskState
+from shadow.db import audit
 from shadow.db.database import Database
 from shadow.engine.context import JobContext
 from shadow.tasks import kinds
@@ -153,6 +155,34 @@ async def test_cleaning_up_mends_what_is_stuck_and_nothing_else(database: Databa
     assert job.state is JobState.DONE, job.error
     states = [await state(tasks, task) for task in (running, starting, at_work)]
     assert states == [TaskState.IDLE, TaskState.FAILED, TaskState.RUNNING]
+
+
+async def test_cleaning_up_prunes_the_record_of_operations(database: Database, tmp_path: Path) -> None:
+    tasks, day_s = make_tasks(database), 24 * 3600.0
+    for age_s in (40 * day_s, 40 * day_s, 0.0):
+        async with database.write() as transaction:
+            transaction.now -= age_s
+            content = AuditContent(
+                request="req_1",
+                phase="ended",
+                user_id=None,
+                credential_id=None,
+                method="POST",
+                route="/v1/tasks",
+                object="",
+                source="",
+            )
+            await audit.append(transaction, content)
+    policy = CleanupPolicy(keep_record_s=30 * day_s)
+    async with worker(database, {service.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path), policy)}, host=HOST):
+        async with database.write() as transaction:
+            job = await tasks.clean_up(transaction)
+        (job,) = await ended(database, job.id)
+    assert job.state is JobState.DONE, job.error
+    async with database.read() as connection:
+        entries = await audit.page(connection)
+    assert [(entry.seq, entry.content.request) for entry in entries] == [(4, job.id), (3, "req_1")]
+    assert (await audit.verify(database)).broken_at is None
 
 
 # A database that is away

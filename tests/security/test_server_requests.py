@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from shadow.api.access import Origins, is_local, origin
-from shadow.api.headers import HEADERS
+from shadow.api.answering import HEADERS
 from shadow.core.accounts import CredentialKind, Role
 from shadow.core.errors import Conflict, Denied, Unauthenticated
 from shadow.core.ids import WorkspaceId

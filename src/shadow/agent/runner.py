@@ -53,6 +53,7 @@ from shadow.core.events import (
 from shadow.core.ids import CommandId
 from shadow.core.models import ContextTooLong, ModelUnreachable
 from shadow.core.quota import BudgetSpent
+from shadow.core.tracing import Span, Traced
 from shadow.execution.streams import closing
 
 STOP_LIMIT_S = 0.8
@@ -239,6 +240,24 @@ def _model_failed(agent: Agent, error: ShadowError, elapsed_s: float) -> ModelFa
 
 
 async def _answer(agent: Agent, request: ModelRequest) -> AssistantMessage:
+    with agent.log.tracer.span(Traced.MODEL_REQUEST, agent.model.name) as span:
+        answer = await _streamed(agent, request)
+        _tell_answer(span, answer)
+        return answer
+
+
+def _tell_answer(span: Span, answer: AssistantMessage) -> None:
+    span.tell(
+        model=answer.model,
+        finish=answer.finish.value,
+        input_tokens=answer.usage.input_tokens,
+        output_tokens=answer.usage.output_tokens,
+        cache_read_tokens=answer.usage.cache_read_tokens,
+        cache_write_tokens=answer.usage.cache_write_tokens,
+    )
+
+
+async def _streamed(agent: Agent, request: ModelRequest) -> AssistantMessage:
     async with closing(agent.model.stream(request)) as pieces:
         async for piece in pieces:
             match piece:
@@ -299,7 +318,12 @@ async def _call_one(agent: Agent, call: ToolCall) -> Called:
         agent.log.tell(ToolStarted(call_id=call.id, name=call.name, arguments=call.arguments))
     if not agent.toolbox.only_reads(call.name):
         await agent.log.flush()  # on record before it can have an effect
-    called = await agent.toolbox.call(call)
+    # What a model makes up as a name is its own words, and goes nowhere.
+    known = call.name if call.name in agent.toolbox.names else "unknown"
+    with agent.log.tracer.span(Traced.TOOL_CALL, known) as span:
+        called = await agent.toolbox.call(call)
+        if called.result.is_error:
+            span.fail("fault" if called.is_fault else "error")
     took_ms = (agent.clock() - began + interrupted.spent_s.get(call.id, 0.0)) * 1000
     agent.log.tell(ToolFinished(result=called.result, took_ms=took_ms, is_fault=called.is_fault))
     return called

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from shadow.core.events import MAX_EXCERPT_CHARS, CallAdded, CommandOutput, TaskEvent, TextAdded
+from shadow.core.tracing import UNTRACED, Tracer
 
 DELAY_S = 0.1
 MAX_TEXT_CHARS = 8000
@@ -21,7 +22,10 @@ Store = Callable[[Sequence[TaskEvent]], Awaitable[object]]
 
 
 class TaskLog:
-    def __init__(self, store: Store) -> None:
+    """``tracer``: for whoever times what the events tell of."""
+
+    def __init__(self, store: Store, *, tracer: Tracer = UNTRACED) -> None:
+        self.tracer = tracer
         self._store = store
         self._failure: BaseException | None = None
         self._waiting: list[TaskEvent] = []
@@ -72,9 +76,9 @@ class TaskLog:
 
 
 @asynccontextmanager
-async def open_log(store: Store) -> AsyncGenerator[TaskLog]:
+async def open_log(store: Store, *, tracer: Tracer = UNTRACED) -> AsyncGenerator[TaskLog]:
     """A log whose events are stored on the way, and all of them at the end of the block."""
-    log = TaskLog(store)
+    log = TaskLog(store, tracer=tracer)
     storing = asyncio.create_task(log.keep_storing())
     try:
         yield log

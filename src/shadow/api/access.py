@@ -111,14 +111,10 @@ def _changes_workspace(route: ApiRoute | ApiSocket, scope: AsgiScope) -> bool:
     return types or about.operation or isinstance(about.body, Raw) or route.method in ("PUT", "DELETE", "PATCH")
 
 
-def check_access(access: str, scope: AsgiScope) -> Principal:
-    """Whoever asks. Raises: Unauthenticated, Denied."""
-    principal: Principal | None = scope[PRINCIPAL]
-    if principal is None:
-        raise Unauthenticated("Nobody is logged in.", mend="Send `Authorization: Bearer TOKEN`; see `shadow login`.")
+def check_access(who: Principal, access: str) -> None:
+    """Raises: Denied."""
     if access != SIGNED_IN:
-        principal.check(Scope(access))
-    return principal
+        who.check(Scope(access))
 
 
 def principal(request: HTTPConnection) -> Principal:

@@ -1,14 +1,16 @@
-"""The server as an ASGI application: its routes, and what each request passes before one of them sees it."""
+"""The server as an ASGI application: its routes, and the way of each request to one of them.
 
-import hashlib
-import math
+``__call__`` gives it an id, logs it, traces it and puts its end on record; ``admit`` looks at the name that it calls us by.
+Once its route is known, ``entered`` asks who it is from, looks up what it names and puts its beginning on record; then its
+handler runs.
+"""
+
 import os
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
@@ -16,46 +18,42 @@ from shadow.accounts.projects import Projects
 from shadow.accounts.service import Accounts
 from shadow.api.access import (
     PRINCIPAL,
-    PUBLIC,
     TASK,
     WRITING,
     Origins,
-    changes,
     check_access,
     needed,
-    principal_of,
-    sees_only,
 )
-from shadow.api.accounts import LOG_IN, AccountRoutes
+from shadow.api.accounts import AccountRoutes
+from shadow.api.answering import Beginning
 from shadow.api.audit import AuditRoutes
 from shadow.api.auditing import Auditing
+from shadow.api.callers import Callers
 from shadow.api.events import EventRoutes
-from shadow.api.headers import with_headers
 from shadow.api.metrics import ServerMetrics
+from shadow.api.named import Named
+from shadow.api.observing import knows_task, observed
 from shadow.api.projects import ProjectRoutes
-from shadow.api.rates import Rates
 from shadow.api.rechecking import Rechecking
-from shadow.api.request_log import knows_task, knows_user, logged
-from shadow.api.sources import Network, neighbourhood, source_of
+from shadow.api.sources import Network
 from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
 from shadow.api.usage import UsageRoutes
-from shadow.api.workspaces import WorkspaceListRoutes
-from shadow.core.accounts import Principal, ProjectId
+from shadow.api.workspaces import EXECUTOR, UsersOperations, WorkspaceListRoutes, executor_of
+from shadow.core.accounts import Principal
 from shadow.core.errors import Unauthenticated, Unavailable
-from shadow.core.ids import Operation, OperationId, WorkspaceId, make_id
+from shadow.core.ids import WorkspaceId, make_id
 from shadow.core.tasks import Task, TaskState
-from shadow.execution.interface import ToolExecutor, WorkspaceManager
+from shadow.core.tracing import UNTRACED, Tracer
+from shadow.execution.interface import WorkspaceManager
 from shadow.http.admission import Clock, HttpLimits
 from shadow.http.app import HttpApp
 from shadow.http.metrics import Family
-from shadow.http.requests import Entropy
+from shadow.http.requests import REQUEST_ID, Entropy
 from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
 from shadow.sidecar.app import executor_routes
-from shadow.sidecar.operations import operation_id
 from shadow.tasks.service import Tasks
 
-EXECUTOR = "shadow.executor"
 USED_EVERY_S = 60.0
 """When somebody looked into a workspace last is put on record no more often."""
 WORKSPACE = "/v1/workspaces/{workspace_id}"
@@ -78,6 +76,7 @@ class Services:
     """Whose word counts for where a request comes from."""
     user_requests_per_s: float = 500
     logins_per_min: float = 30
+    tracer: Tracer = UNTRACED
 
 
 class ServerApp(HttpApp):
@@ -96,21 +95,18 @@ class ServerApp(HttpApp):
         self.is_draining = False
         """About to end: readiness says so, everything else is still answered."""
         self._entropy = entropy
+        self._callers = Callers(
+            services.accounts,
+            services.origins,
+            proxies=services.proxies,
+            user_requests_per_s=services.user_requests_per_s,
+            logins_per_min=services.logins_per_min,
+            clock=clock,
+        )
+        self._auditing = Auditing(services.tasks.database, source_of=self._callers.source, log=self.log)
+        projects = Projects(database=services.tasks.database, entropy=entropy)
+        self._named = Named(services.tasks, projects)
         self._rechecking = Rechecking(services.tasks.database)
-        self._auditing = Auditing(services.tasks.database, source_of=self._source_of, entropy=entropy, log=self.log)
-        self._of_users = Rates(
-            "user_rate",
-            rate_per_s=services.user_requests_per_s,
-            burst=math.ceil(2 * services.user_requests_per_s),
-            clock=clock,
-        )
-        self._logins = Rates(
-            "login_rate",
-            rate_per_s=services.logins_per_min / 60,
-            burst=math.ceil(services.logins_per_min),
-            clock=clock,
-        )
-        self._projects = projects = Projects(database=services.tasks.database, entropy=entropy)
         system = SystemRoutes(
             services.tasks.database,
             gather=self._gather,
@@ -133,7 +129,7 @@ class ServerApp(HttpApp):
 
     def _workspace_routes(self) -> ApiRoutes:
         """What can be done in a workspace, as its own sidecar serves it."""
-        of_executor = executor_routes(_executor, self._operation, self.holds)
+        of_executor = executor_routes(executor_of, UsersOperations(self._entropy), self.holds)
         return [route.beneath(WORKSPACE) for route in of_executor]
 
     def stop(self) -> None:
@@ -151,56 +147,38 @@ class ServerApp(HttpApp):
         return describe(self.routes, title="Shadow", about=ABOUT, takes_epoch=False)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        async with logged(scope, with_headers(send), clock=self._clock, entropy=self._entropy) as sending:
+        scope[REQUEST_ID] = make_id("req", entropy=self._entropy(12))
+
+        async def record_end(status: int | None) -> None:
+            await self._auditing.end(scope, status)
+
+        answer = Beginning(send, request_id=scope[REQUEST_ID], before=record_end)
+        with observed(scope, answer, tracer=self._services.tracer, clock=self._clock):
             try:
-                await super().__call__(scope, receive, self._auditing.telling(scope, sending))
+                await super().__call__(scope, receive, answer.send)
             finally:
-                await self._auditing.end(scope, None)
+                await record_end(None)
 
     async def admit(self, scope: AsgiScope) -> None:
         self._services.origins.check_host(scope)
-        scope[PRINCIPAL] = None
-
-    async def _who_asks(self, scope: AsgiScope) -> Principal | None:
-        """Raises: Unauthenticated, Denied; Busy: too often, or too many that show nobody."""
-        try:
-            who = await principal_of(scope, self._services.accounts, self._services.origins)
-        except Unauthenticated:
-            self._logins.take(neighbourhood(self._source_of(scope)))
-            raise
-        if who is not None:
-            self._of_users.take(who.user.id)
-            knows_user(who)
-        return who
-
-    def _source_of(self, scope: AsgiScope) -> str:
-        return source_of(scope, self._services.proxies)
 
     @asynccontextmanager
     async def entered(self, route: ApiRoute | ApiSocket, scope: AsgiScope) -> AsyncGenerator[None]:
         access = needed(route, scope)
-        if route.path == LOG_IN:
-            self._logins.take(neighbourhood(self._source_of(scope)))
-        if access != PUBLIC:  # an old cookie must not stand in the way of a new login
-            scope[PRINCIPAL] = await self._who_asks(scope)
-        who: Principal | None = scope[PRINCIPAL]
-        audited = changes(route, scope) and (who is not None or access == PUBLIC)
-        watching = self._auditing.watching(route, scope, who) if audited else nullcontext()
-        async with AsyncExitStack() as stack:
-            operation = stack.enter_context(watching)
-            if access != PUBLIC:
-                await self._enter(route, scope, access, stack)
-            if operation is not None:
-                await self._auditing.begin(operation)
-            yield
+        who = scope[PRINCIPAL] = await self._callers.identify(route, scope, access)
+        with self._auditing.watching(route, scope, who):
+            async with AsyncExitStack() as stack:
+                if who is not None:
+                    await self._enter(route, scope, who, access, stack)
+                await self._auditing.begin(scope)
+                yield
 
-    async def _enter(self, route: ApiRoute | ApiSocket, scope: AsgiScope, access: str, stack: AsyncExitStack) -> None:
+    async def _enter(
+        self, route: ApiRoute | ApiSocket, scope: AsgiScope, who: Principal, access: str, stack: AsyncExitStack
+    ) -> None:
         """What is there for whoever asks, until the answer is out."""
-        who = check_access(access, scope)
-        if "project_id" in scope["path_params"]:
-            project_id = ProjectId(scope["path_params"]["project_id"])
-            await self._projects.check(who, project_id, writing=access in WRITING)
-        task = await self._named_task(scope["path_params"], who, writing=access in WRITING)
+        check_access(who, access)
+        task = await self._named.find(scope["path_params"], who, writing=access in WRITING)
         if task is not None:
             scope[TASK] = task
             knows_task(task)
@@ -221,32 +199,6 @@ class ServerApp(HttpApp):
         if task.state is TaskState.HIBERNATED or now - task.updated_at > USED_EVERY_S:
             await tasks.wake(workspace_id)
 
-    async def _named_task(self, named: Mapping[str, str], who: Principal, *, writing: bool) -> Task | None:
-        """The one that the path names, itself or by its workspace.
-
-        Raises: NotFound: there is none, or not for them; Denied: they only see it.
-        """
-        tasks = self._services.tasks
-        if "task_id" in named:
-            task = await tasks.find(named["task_id"], seen_by=sees_only(who))
-        elif "workspace_id" in named:
-            task = await tasks.of_workspace(WorkspaceId(named["workspace_id"]), seen_by=sees_only(who))
-        else:
-            return None
-        if writing:
-            await tasks.check_writable(task.id, sees_only(who))
-        return task
-
-    def _operation(self, request: Request) -> Operation:
-        """Of users: what they call an operation is told apart from what others, and the agent, call theirs."""
-        given = operation_id(request)
-        who: Principal = request.scope[PRINCIPAL]
-        if given is None:
-            id_ = make_id("op", entropy=self._entropy(16))
-        else:
-            id_ = "op_u" + hashlib.sha256(f"{who.user.id} {given}".encode()).hexdigest()[:40]
-        return Operation(id=OperationId(id_), epoch=_executor(request).epoch)
-
 
 @contextmanager
 def _away_where_unauthenticated() -> Generator[None]:
@@ -259,7 +211,3 @@ def _away_where_unauthenticated() -> Generator[None]:
 
 def _stays_open(route: ApiRoute | ApiSocket) -> bool:
     return isinstance(route, ApiSocket) or route.path.endswith(("/stream", "/output", "/watch"))
-
-
-def _executor(request: HTTPConnection) -> ToolExecutor:
-    return request.scope[EXECUTOR]

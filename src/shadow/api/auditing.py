@@ -10,22 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from starlette.requests import HTTPConnection
-from starlette.types import Message, Scope, Send
+from starlette.types import Scope
 
+from shadow.api.access import changes
 from shadow.core.accounts import Principal
 from shadow.core.audit import MAX_TEXT_CHARS, AuditContent, AuditPhase
 from shadow.core.errors import Broken, LimitExceeded, ShadowError
-from shadow.core.ids import make_id
 from shadow.db import audit
 from shadow.db.database import Database
 from shadow.http.admission import Busy
-from shadow.http.requests import Entropy
+from shadow.http.requests import REQUEST_ID
 from shadow.http.routes import ApiRoute, ApiSocket
 
 OPERATION = "shadow.audited"
-ACCEPTED = 101
-CLOSED = 403
-_BEGINNINGS = ("http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,26 +30,25 @@ class Audited:
     """An operation of a request that is being served."""
 
     content: AuditContent
-    is_begun: bool = False
     is_ended: bool = False
 
 
 class Auditing:
-    def __init__(
-        self, database: Database, *, source_of: Callable[[Scope], str], entropy: Entropy, log: logging.Logger
-    ) -> None:
+    def __init__(self, database: Database, *, source_of: Callable[[Scope], str], log: logging.Logger) -> None:
         self._database = database
         self._source_of = source_of
-        self._entropy = entropy
         self._log = log
 
     @contextmanager
-    def watching(self, route: ApiRoute | ApiSocket, scope: Scope, who: Principal | None) -> Generator[Audited]:
-        """While the operation is judged and done: what is raised meanwhile is how it ends."""
+    def watching(self, route: ApiRoute | ApiSocket, scope: Scope, who: Principal | None) -> Generator[None]:
+        """While the request is judged and done, if it may change anything: what is raised meanwhile is how it ends."""
+        if not changes(route, scope):
+            yield
+            return
         named: Sequence[object] = list(scope["path_params"].values())
         operation = Audited(
             content=AuditContent(
-                request=make_id("req", entropy=self._entropy(12)),
+                request=scope[REQUEST_ID],
                 phase=AuditPhase.BEGUN.value,
                 user_id=who.user.id if who is not None else None,
                 credential_id=who.credential.id if who is not None else None,
@@ -64,27 +60,17 @@ class Auditing:
         )
         scope[OPERATION] = operation
         try:
-            yield operation
+            yield
         except Exception as error:
             operation.content = replace(operation.content, code=_code(error))
             raise
 
-    async def begin(self, operation: Audited) -> None:
+    async def begin(self, scope: Scope) -> None:
         """Raises: what a failing database raises: then nothing may be done."""
-        async with self._database.write() as transaction:
-            await audit.append(transaction, operation.content)
-        operation.is_begun = True
-
-    def telling(self, scope: Scope, send: Send) -> Send:
-        """``send``, before whose first message the end of the request's operation is on record."""
-
-        async def telling(message: Message) -> None:
-            if message["type"] in _BEGINNINGS:
-                default = ACCEPTED if message["type"] == "websocket.accept" else CLOSED
-                await self.end(scope, message.get("status", default))
-            await send(message)
-
-        return telling
+        operation: Audited | None = scope.get(OPERATION)
+        if operation is not None:
+            async with self._database.write() as transaction:
+                await audit.append(transaction, operation.content)
 
     async def end(self, scope: Scope, status: int | None) -> None:
         """``status``: ``None``: nobody was there to be told. The first call counts.

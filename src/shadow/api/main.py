@@ -14,7 +14,15 @@ from shadow.accounts.service import Accounts
 from shadow.api.access import Origins, origin
 from shadow.api.app import ServerApp, Services
 from shadow.api.metrics import ServerMetrics
-from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, resilience, start_logging
+from shadow.bootstrap import (
+    check_model,
+    make_manager,
+    make_worker,
+    open_tasks,
+    open_tracer,
+    resilience,
+    start_logging,
+)
 from shadow.core.errors import Denied, SettingsRefused, ShadowError
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
@@ -79,7 +87,8 @@ async def serve(settings: Settings) -> None:
         accounts = Accounts(database=tasks.database, entropy=tasks.entropy)
         breakers = Breakers(resilience(settings).breaker)
         manager = make_manager(settings, breakers=breakers)
-        worker = await make_worker(settings, tasks, manager=manager)
+        tracer = await stack.enter_async_context(open_tracer(settings))
+        worker = await make_worker(settings, tasks, manager=manager, tracer=tracer)
         app = ServerApp(
             Services(
                 tasks=tasks,
@@ -91,6 +100,7 @@ async def serve(settings: Settings) -> None:
                 proxies=settings.server_trusted_proxies,
                 user_requests_per_s=settings.server_user_requests_per_s,
                 logins_per_min=settings.server_logins_per_min,
+                tracer=tracer,
             )
         )
         server = HttpServer(app)

@@ -1,17 +1,43 @@
 """Which workspaces there are; what is done in one is served by the routes that its sidecar has too."""
 
-from starlette.requests import Request
+import hashlib
+
+from starlette.requests import HTTPConnection, Request
 
 from shadow.api.access import principal, sees_only
 from shadow.core.accounts import Scope
+from shadow.core.ids import Operation, OperationId, make_id
 from shadow.core.tasks import LIVE_STATES
-from shadow.execution.interface import WorkspaceManager
+from shadow.execution.interface import ToolExecutor, WorkspaceManager
+from shadow.http.requests import Entropy
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
+from shadow.sidecar.operations import operation_id
 from shadow.tasks.service import Tasks
 from shadow.wire.workspaces import WorkspaceListMessage, WorkspaceMessage
 
+EXECUTOR = "shadow.executor"
 MAX_LISTED = 1000
+
+
+def executor_of(request: HTTPConnection) -> ToolExecutor:
+    """That of the workspace which the request names."""
+    return request.scope[EXECUTOR]
+
+
+class UsersOperations:
+    """What users call an operation is told apart from what others, and the agent, call theirs."""
+
+    def __init__(self, entropy: Entropy) -> None:
+        self._entropy = entropy
+
+    def __call__(self, request: Request) -> Operation:
+        given = operation_id(request)
+        if given is None:
+            id_ = make_id("op", entropy=self._entropy(16))
+        else:
+            id_ = "op_u" + hashlib.sha256(f"{principal(request).user.id} {given}".encode()).hexdigest()[:40]
+        return Operation(id=OperationId(id_), epoch=executor_of(request).epoch)
 
 
 class WorkspaceListRoutes:

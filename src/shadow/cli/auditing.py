@@ -25,7 +25,7 @@ async def show(*, user: str | None, object_: str | None, before: int | None, lim
         [
             (
                 str(entry.seq),
-                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at)),
+                _time(entry.at),
                 entry.content.user_id or "-",
                 entry.content.source,
                 f"{entry.content.method} {entry.content.route}",
@@ -43,16 +43,23 @@ async def verify(*, expect: str | None, as_json: bool) -> int:
     async with open_tasks(load_settings()) as tasks:
         verdict = await audit.verify(tasks.database, expected=expected)
     if as_json:
-        print_json({"head": str(verdict.head), "broken_at": verdict.broken_at, "fault": verdict.fault})
+        told = {"start": str(verdict.start), "since": verdict.since, "head": str(verdict.head)}
+        print_json({**told, "broken_at": verdict.broken_at, "fault": verdict.fault})
     elif verdict.broken_at is None:
         typer.echo(verdict.head)
-        say(f"{verdict.head.seq} entries, each as it was written.")
+        say(f"{verdict.head.seq - verdict.start.seq} entries, each as it was written.")
+        if verdict.start.seq and verdict.since is not None:
+            say(f"Complete since {_time(verdict.since)}, entry {verdict.start.seq + 1}; what was older was pruned.")
     else:
         say(f"shadow: The record was changed at entry {verdict.broken_at}: {verdict.fault}.", style="red")
         say(
             f"  Up to entry {verdict.head.seq} it is as it was written. A backup has the rest, if it is older than the change."
         )
     return DONE if verdict.broken_at is None else FAILED
+
+
+def _time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _head(text: str) -> AuditHead:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequ
 from contextlib import asynccontextmanager, contextmanager
 
 from shadow.agent.loop import RunStatus
-from shadow.bootstrap import make_worker
+from shadow.bootstrap import make_worker, open_tracer
 from shadow.core.concurrency import task_group
 from shadow.core.errors import NotFound
 from shadow.core.events import CheckFinished, Recorded, RunFinished, TaskEvent, WorkDelivered
@@ -26,14 +26,15 @@ Watcher = Callable[[TaskEvent], None]
 async def working(settings: Settings, tasks: Tasks, task_id: TaskId) -> AsyncGenerator[None]:
     """A worker for this task alone. At the end of the block it lets go; what it was at, the next one takes up."""
     await tasks.let_go_of_the_dead(task_id)
-    worker = await make_worker(settings, tasks, task_id=task_id)
-    async with task_group() as group:
-        running = group.create_task(worker.run())
-        try:
-            yield
-        finally:
-            worker.drain(within_s=DRAIN_S)
-            await asyncio.wait({running})
+    async with open_tracer(settings) as tracer:
+        worker = await make_worker(settings, tasks, task_id=task_id, tracer=tracer)
+        async with task_group() as group:
+            running = group.create_task(worker.run())
+            try:
+                yield
+            finally:
+                worker.drain(within_s=DRAIN_S)
+                await asyncio.wait({running})
 
 
 async def work(

@@ -12,6 +12,8 @@ from enum import StrEnum
 FIRST_HASH = "0" * 64
 """What the first entry is bound to."""
 MAX_TEXT_CHARS = 500
+PRUNED = "PRUNE"
+"""In the place of a method, of the entry that puts on record what was removed; ``object`` is the ``AuditHead`` up to which."""
 
 
 class AuditPhase(StrEnum):
@@ -62,6 +64,20 @@ class AuditHead:
 
     def __str__(self) -> str:
         return f"{self.seq}:{self.hash}"
+
+
+def pruned(start: AuditHead, *, request: str) -> AuditContent:
+    """That everything up to ``start`` was removed. ``request``: whose doing it was, the id of a job."""
+    return AuditContent(
+        request=request,
+        phase=AuditPhase.ENDED.value,
+        user_id=None,
+        credential_id=None,
+        method=PRUNED,
+        route="/v1/audit",
+        object=str(start),
+        source="",
+    )
 
 
 def sealed(content: AuditContent, *, after: AuditHead, at: float) -> AuditEntry:

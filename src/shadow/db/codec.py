@@ -2,15 +2,14 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from shadow.core.errors import Broken
 from shadow.core.events import TaskEvent
 from shadow.core.repositories import Checkout
+from shadow.wire.events import TASK_EVENT
 
-_EVENT: TypeAdapter[Any] = TypeAdapter(Annotated[TaskEvent, Field(discriminator="kind")])
 _CHECKOUT: TypeAdapter[Checkout] = TypeAdapter(Checkout)
 
 
@@ -22,7 +21,7 @@ def encode_event(event: TaskEvent) -> str:
 def decode_event(kind: str, body: str) -> TaskEvent:
     """Raises: Broken: it was written by a newer version, or is damaged."""
     try:
-        return _EVENT.validate_python(json.loads(body))
+        return TASK_EVENT.validate_python(json.loads(body))
     except (ValidationError, ValueError) as error:
         raise Broken(
             f"An event of kind {kind!r} cannot be read.", mend="Use the version of Shadow that wrote it."

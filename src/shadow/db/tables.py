@@ -237,7 +237,7 @@ audit_head = Table(
     Column("seq", Integer, nullable=False),
     Column("hash", String(64), nullable=False),
 )
-"""One row: where the record ends. Who adds to it has the row to themselves."""
+"""Row 1: where the record ends. Who adds to it has the row to themselves. Row 2, once it was pruned: behind what it begins."""
 
 answers = Table(
     "answers",

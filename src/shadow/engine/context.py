@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
+from structlog.contextvars import bind_contextvars
+
 from shadow.core.errors import Broken, ShadowError
 from shadow.core.jobs import Job
+from shadow.core.tracing import Span
 from shadow.db.database import Database, Fence, Transaction
 from shadow.db.jobs import came_on, record_step
 from shadow.engine.retries import JOBS, STEPS, RetryPolicy, insist
@@ -32,13 +35,21 @@ class JobContext:
     """
 
     def __init__(
-        self, job: Job, fence: Fence, database: Database, *, stop: asyncio.Event, recorded: Mapping[str, Any]
+        self,
+        job: Job,
+        fence: Fence,
+        database: Database,
+        *,
+        stop: asyncio.Event,
+        recorded: Mapping[str, Any],
+        span: Span | None = None,
     ) -> None:
         self.job = job
         self.fence = fence
         self.database = database
         self.stop = stop
         self.ending: Ending | None = None
+        self._span = span or Span()
         self._recorded = dict(recorded)
         self._begun: set[str] = set()
 
@@ -46,6 +57,11 @@ class JobContext:
     def recorded(self) -> Mapping[str, Any]:
         """The results of the steps that are finished, by name."""
         return self._recorded
+
+    def concerns(self, *, user_id: str) -> None:
+        """Whose work it is: for the log and the trace of the job."""
+        bind_contextvars(user_id=user_id)
+        self._span.tell(user_id=user_id)
 
     async def step(
         self,

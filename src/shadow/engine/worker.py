@@ -17,6 +17,7 @@ from shadow.core.concurrency import task_group
 from shadow.core.errors import Broken, ShadowError, error_from_code
 from shadow.core.ids import make_id
 from shadow.core.jobs import Job, JobId, JobLimits, JobState
+from shadow.core.tracing import UNTRACED, Span, Traced, Tracer
 from shadow.db import claims, jobs
 from shadow.db.database import Database, Fence
 from shadow.db.errors import CommitUnknown, LeaseLost
@@ -42,6 +43,7 @@ class _Held:
     is_ending: bool = False
     deadline: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
+    span: Span = field(default_factory=Span)
 
     def cancel(self) -> None:
         """Its lease is not renewed any more: a handler that does not end for this loses it."""
@@ -68,6 +70,7 @@ class Worker:
         lease_s: float = 30.0,
         limits: JobLimits | None = None,
         task_id: str | None = None,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         """``slots``: how many jobs run here at once. ``entropy``: so many random bytes. ``task_id``: only jobs of this task."""
         self._database = database
@@ -81,6 +84,7 @@ class Worker:
         self._limits = limits or JobLimits()
         self._task_id = task_id
         self._entropy = entropy
+        self._tracer = tracer
         self._log = log.bind(worker=name)
         self._held: set[_Held] = set()
         self._news = Subscription()
@@ -222,6 +226,13 @@ class Worker:
     async def _work(self, held: _Held) -> None:
         # For whatever is logged below, too: each job has a context of its own.
         bind_contextvars(job_id=held.job.id, task_id=held.job.task_id)
+        job = held.job
+        with self._tracer.span(
+            Traced.JOB, job.kind, job_id=job.id, task_id=job.task_id, attempt=job.attempts
+        ) as held.span:
+            await self._hold(held)
+
+    async def _hold(self, held: _Held) -> None:
         log = self._log.bind(job_id=held.job.id, task_id=held.job.task_id, kind=held.job.kind, epoch=held.fence.epoch)
         try:
             try:
@@ -232,7 +243,7 @@ class Worker:
                     log.warning("job.lease_lost")
                 else:
                     await self._write(held, jobs.hand_back)
-                    self.ended[held.job.kind, "handed_back"] += 1
+                    self._count(held, "handed_back")
                     log.info("job.handed_back")
         except LeaseLost:
             log.warning("job.lease_lost")
@@ -274,7 +285,7 @@ class Worker:
         except ShadowError as error:
             if job.attempts < job.max_attempts and self._handlers[job.kind].retries.again(error, job.attempts):
                 await self._put_off(held, error)
-                self.ended[job.kind, "retried_later"] += 1
+                self._count(held, "retried_later")
                 log.info("job.retried_later", code=error.code, message=error.message, attempts=job.attempts)
             else:
                 await self._fail(held, error, log)
@@ -322,7 +333,9 @@ class Worker:
             async with self._database.read() as connection:
                 return await jobs.recorded_steps(connection, held.job.id)
 
-        return JobContext(held.job, held.fence, self._database, stop=held.stop, recorded=await insist(read))
+        return JobContext(
+            held.job, held.fence, self._database, stop=held.stop, recorded=await insist(read), span=held.span
+        )
 
     async def _write(self, held: _Held, change: Callable[..., Any], *arguments: object) -> None:
         async def write() -> None:
@@ -348,7 +361,13 @@ class Worker:
                 await jobs.finish(transaction, held.fence, state, result=result, error=error)
 
         await insist(write)
-        self.ended[held.job.kind, state.value] += 1
+        self._count(held, state.value)
+        if error is not None:
+            held.span.fail(error.code)
+
+    def _count(self, held: _Held, outcome: str) -> None:
+        self.ended[held.job.kind, outcome] += 1
+        held.span.tell(outcome=outcome)
 
 
 def _stored(error: Mapping[str, Any]) -> ShadowError:

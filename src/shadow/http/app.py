@@ -4,6 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import ClassVar
 
 from starlette.exceptions import HTTPException
@@ -15,7 +16,7 @@ from shadow.core.errors import Broken, NotFound, Rejected, ShadowError, Unavaila
 from shadow.http.admission import Admission, Busy, Clock, HttpLimits
 from shadow.http.holds import Holds
 from shadow.http.metrics import Exchange, RequestMetrics
-from shadow.http.requests import SLOW_BODY
+from shadow.http.requests import REQUEST_ID, SLOW_BODY
 from shadow.http.responses import REQUEST_TIMEOUT, Answer, busy_answer, error_answer
 from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
 
@@ -80,21 +81,24 @@ class HttpApp(ABC):
             await answer(scope, receive, exchange.send)
 
     def _answer_for(self, error: Exception, scope: Scope) -> Answer:
+        request_id: str | None = scope.get(REQUEST_ID)
+        told_as = partial(error_answer, request_id=request_id)
         match error:
             case Unavailable() if error.details.get("reason") == SLOW_BODY:
-                return error_answer(error, status=REQUEST_TIMEOUT, headers={b"connection": b"close"})
+                return told_as(error, status=REQUEST_TIMEOUT, headers={b"connection": b"close"})
             case ShadowError():
-                return error_answer(error)
+                return told_as(error)
             case Busy():
-                return busy_answer(error)
+                return busy_answer(error, request_id=request_id)
             case HTTPException(status_code=405):
                 allowed = ", ".join(self._allowed(scope)).encode()
                 told = Rejected(f"{scope['method']} is not possible here.")
-                return error_answer(told, status=405, headers={b"allow": allowed})
+                return told_as(told, status=405, headers={b"allow": allowed})
             case HTTPException():
-                return error_answer(NotFound("There is no such address."))
+                return told_as(NotFound("There is no such address."))
             case _:
-                return error_answer(Broken(f"The {self.noun} failed on this request; its log says more."))
+                mend = None if request_id is None else f"It is {request_id} there."
+                return told_as(Broken(f"The {self.noun} failed on this request; its log says more.", mend=mend))
 
     def _allowed(self, scope: Scope) -> list[str]:
         return sorted({route.method for route in self.routes if route.matches(scope)[0] is not Match.NONE})

@@ -4,7 +4,7 @@ import ast
 import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from textwrap import dedent
 from typing import Any
 
@@ -65,8 +65,15 @@ class _Schemas(GenerateJsonSchema):
         return described
 
 
-def describe(routes: ApiRoutes, *, title: str, about: str, takes_epoch: bool = True) -> bytes:
-    """``takes_epoch``: whether callers say which fencing epoch an operation is of."""
+def describe(
+    routes: ApiRoutes,
+    *,
+    title: str,
+    about: str,
+    takes_epoch: bool = True,
+    never: Collection[type[ShadowError]] = (),
+) -> bytes:
+    """``takes_epoch``: whether callers say which fencing epoch an operation is of. ``never``: errors that no route gives."""
     kinds = sorted(
         {kind for route in routes for kind in _kinds(route.about)}, key=lambda kind: (kind[0].__name__, kind[1])
     )
@@ -83,7 +90,7 @@ def describe(routes: ApiRoutes, *, title: str, about: str, takes_epoch: bool = T
     queries = {query.__name__ for route in routes if (query := route.about.query)}
     components = {
         "schemas": {name: schema for name, schema in sorted(definitions.items()) if name not in queries},
-        "responses": _error_responses(refs[ErrorMessage, "serialization"]),
+        "responses": _error_responses(refs[ErrorMessage, "serialization"], never),
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
     }
     document: Json = {
@@ -196,10 +203,11 @@ def _statuses() -> list[int]:
     return sorted({*PROTOCOL_ERRORS, *status_by_class.values()})
 
 
-def _error_responses(schema: Json) -> Json:
+def _error_responses(schema: Json, never: Collection[type[ShadowError]]) -> Json:
     responses: Json = {}
     for status in _statuses():
-        codes = sorted(code for code, kind in type_by_code.items() if _comes_from_here(kind, status))
+        kinds = {code: kind for code, kind in type_by_code.items() if kind not in never}
+        codes = sorted(code for code, kind in kinds.items() if _comes_from_here(kind, status))
         text = PROTOCOL_ERRORS.get(status) or f"Codes: {', '.join(codes)}."
         response: Json = {"description": text, "content": {PROBLEM.decode(): {"schema": schema}}}
         if status == 429:

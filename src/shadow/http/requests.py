@@ -13,6 +13,8 @@ from shadow.wire.message import M, parse_query, parse_request
 
 MAX_QUERY_FIELDS = 50
 SLOW_BODY = "slow_body"
+REQUEST_ID = "shadow.request_id"
+"""Where a request's scope has what the service calls it, where it does."""
 
 Entropy = Callable[[int], bytes]
 

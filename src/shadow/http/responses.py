@@ -85,14 +85,21 @@ def message_answer(message: Message) -> Answer:
 
 
 def error_answer(
-    error: ShadowError, *, status: int | None = None, headers: Mapping[bytes, bytes] | None = None
+    error: ShadowError,
+    *,
+    status: int | None = None,
+    headers: Mapping[bytes, bytes] | None = None,
+    request_id: str | None = None,
 ) -> Answer:
     """``status``: where the error's own says less."""
     if isinstance(error, Unauthenticated):
         headers = {b"www-authenticate": b"Bearer", **(headers or {})}
     status = status or status_of(error)
-    return Answer(encode_error(error, status=status), status=status, media_type=PROBLEM, headers=headers)
+    return Answer(
+        encode_error(error, status=status, request_id=request_id), status=status, media_type=PROBLEM, headers=headers
+    )
 
 
-def busy_answer(busy: Busy) -> Answer:
-    return error_answer(busy.error, status=TOO_MANY_REQUESTS, headers={b"retry-after": b"%d" % busy.retry_after_s})
+def busy_answer(busy: Busy, *, request_id: str | None = None) -> Answer:
+    wait = {b"retry-after": b"%d" % busy.retry_after_s}
+    return error_answer(busy.error, status=TOO_MANY_REQUESTS, headers=wait, request_id=request_id)

@@ -5,6 +5,7 @@ import time
 
 from starlette.types import Scope
 
+from shadow.core.errors import KeyReused
 from shadow.execution.interface import ToolExecutor
 from shadow.http.admission import Clock, HttpLimits
 from shadow.http.app import HttpApp
@@ -61,7 +62,7 @@ class SidecarApp(HttpApp):
         """The API as an OpenAPI document."""
         from shadow.http.openapi import describe  # most workspaces are never asked for it
 
-        return describe(self.routes, title="Shadow sidecar", about=ABOUT)
+        return describe(self.routes, title="Shadow sidecar", about=ABOUT, never=(KeyReused,))
 
     async def admit(self, scope: Scope) -> None:
         self._token.check(scope)

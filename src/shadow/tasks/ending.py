@@ -7,7 +7,7 @@ from shadow.core.errors import NotFound, ShadowError
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState, TaskStep, step
 from shadow.core.workspaces import WorkspaceState
-from shadow.db import jobs, messages, spending, tasks
+from shadow.db import audit, jobs, messages, spending, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
 from shadow.tasks.elsewhere import is_elsewhere, leave_to_its_host
@@ -102,6 +102,8 @@ class CleanupPolicy:
     """Idle, hibernated or failed for so long."""
     delete_after_s: float | None = None
     """Archived for so long."""
+    keep_record_s: float | None = None
+    """How long the record of operations is kept."""
 
 
 class CleaningUp(Handler):
@@ -150,6 +152,9 @@ class CleaningUp(Handler):
         async with context.write() as transaction:
             await jobs.prune(transaction, FORGET_JOBS_AFTER_S)
             await spending.forget_old(transaction)
+        if policy.keep_record_s is not None:
+            async with context.write() as transaction:
+                await audit.prune(transaction, keep_s=policy.keep_record_s, request=context.job.id)
         return {"tasks": done, "lost": await self._note_lost(context)}
 
     async def _mend_stuck(self, context: JobContext) -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from shadow.agent.task_log import TaskLog
 from shadow.core.errors import ShadowError
 from shadow.core.events import StepFailed, StepFinished, StepStarted
+from shadow.core.tracing import Traced
 from shadow.engine.retries import RetryPolicy
 
 REMOTE = RetryPolicy(attempts=6, first_s=2.0)
@@ -40,7 +41,8 @@ def step(log: TaskLog, name: Step) -> Generator[list[str]]:
     details: list[str] = []
     log.tell(StepStarted(name=name))
     try:
-        yield details
+        with log.tracer.span(Traced.STEP, name.value):
+            yield details
     except ShadowError as error:
         took_ms = (time.monotonic() - began) * 1000
         log.tell(StepFailed(name=name, took_ms=took_ms, code=error.code, message=error.message, mend=error.mend))

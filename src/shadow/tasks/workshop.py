@@ -14,6 +14,7 @@ from shadow.core.git import GitPerson
 from shadow.core.ids import Operation, OperationId, WorkspaceId
 from shadow.core.jobs import Job
 from shadow.core.tasks import Task, TaskId
+from shadow.core.tracing import UNTRACED, Tracer
 from shadow.db import events, tasks
 from shadow.db.database import Transaction
 from shadow.db.group import EventWriter
@@ -43,18 +44,21 @@ class Workshop:
     co_authors: Sequence[GitPerson]
     clock: Callable[[], float]
     entropy: Callable[[int], bytes]
+    tracer: Tracer = UNTRACED
 
     async def task(self, context: JobContext) -> Task:
         """Raises: NotFound: it was deleted."""
         async with context.database.read() as connection:
-            return await tasks.get(connection, task_id_of(context))
+            task = await tasks.get(connection, task_id_of(context))
+        context.concerns(user_id=task.owner)
+        return task
 
     @asynccontextmanager
     async def log(self, context: JobContext) -> AsyncGenerator[TaskLog]:
         async def store(events: Sequence[TaskEvent]) -> None:
             await self.writer.append(task_id_of(context), events, fence=context.fence)
 
-        async with open_log(store) as log:
+        async with open_log(store, tracer=self.tracer) as log:
             yield log
 
     async def is_there(self, workspace_id: WorkspaceId) -> bool:

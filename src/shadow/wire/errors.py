@@ -62,6 +62,8 @@ class ErrorMessage(Message):
     status: int = 500
     detail: str = ""
     """As ``error.message``, with the mend."""
+    request_id: str | None = None
+    """What the server's log, its record and its traces call the request, as the header `X-Request-Id` says it too."""
     error: ErrorBody
 
 
@@ -76,7 +78,7 @@ def _clean(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float) else _clean(repr(value))
 
 
-def encode_error(error: ShadowError, *, status: int | None = None) -> bytes:
+def encode_error(error: ShadowError, *, status: int | None = None, request_id: str | None = None) -> bytes:
     """``status``: where the error's own says less."""
     body = _clean({"code": error.code, "message": error.message, "mend": error.mend, "details": error.details})
     return ErrorMessage(
@@ -84,6 +86,7 @@ def encode_error(error: ShadowError, *, status: int | None = None) -> bytes:
         title=error.code.replace("_", " ").capitalize(),
         status=status or status_of(error),
         detail=str(_clean(str(error))),
+        request_id=request_id,
         error=ErrorBody.model_validate(body),
     ).json_bytes()
 

@@ -10,7 +10,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from shadow.core.errors import Broken
 from shadow.core.events import Recorded, TaskEvent
 
-_EVENT: TypeAdapter[Any] = TypeAdapter(Annotated[TaskEvent, Field(discriminator="kind")])
+TASK_EVENT: TypeAdapter[Any] = TypeAdapter(Annotated[TaskEvent, Field(discriminator="kind")])
+"""Of rows too: the one that there is."""
 
 
 def encode_recorded(recorded: Recorded) -> bytes:
@@ -26,6 +27,6 @@ def encode_page(found: Sequence[Recorded], *, last: int) -> bytes:
 def decode_recorded(value: Any) -> Recorded:
     """Raises: Broken: a newer server wrote it, or it is none."""
     try:
-        return Recorded(seq=int(value["seq"]), at=float(value["at"]), event=_EVENT.validate_python(value["event"]))
+        return Recorded(seq=int(value["seq"]), at=float(value["at"]), event=TASK_EVENT.validate_python(value["event"]))
     except (ValidationError, ValueError, TypeError, KeyError) as error:
         raise Broken("The server sent an event that cannot be read.", mend="Use a client of its version.") from error
