@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -16,11 +17,19 @@ from shadow.api.app import ServerApp, Services
 from shadow.api.metrics import ServerMetrics
 from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, resilience, start_logging
 from shadow.core.errors import Denied, SettingsRefused, ShadowError
+from shadow.engine.worker import Worker
+from shadow.execution.interface import WorkspaceManager
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
 from shadow.settings import Settings, load_settings
+from shadow.tasks.service import Tasks
 
 BACKLOG = 2048
+
+
+class MakeWorker(Protocol):
+    async def __call__(self, settings: Settings, tasks: Tasks, *, manager: WorkspaceManager) -> Worker: ...
+
 
 log = structlog.get_logger("shadow.server")
 
@@ -68,8 +77,8 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-async def serve(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT; a second signal ends it at once."""
+async def serve(settings: Settings, *, working: MakeWorker = make_worker) -> None:
+    """Until SIGTERM or SIGINT; a second signal ends it at once. ``working``: what makes its worker."""
     async with AsyncExitStack() as stack:
         listener = listen(settings)
         stack.callback(listener.close)
@@ -79,7 +88,7 @@ async def serve(settings: Settings) -> None:
         accounts = Accounts(database=tasks.database, entropy=tasks.entropy)
         breakers = Breakers(resilience(settings).breaker)
         manager = make_manager(settings, breakers=breakers)
-        worker = await make_worker(settings, tasks, manager=manager)
+        worker = await working(settings, tasks, manager=manager)
         app = ServerApp(
             Services(
                 tasks=tasks,
@@ -93,6 +102,7 @@ async def serve(settings: Settings) -> None:
                 logins_per_min=settings.server_logins_per_min,
             )
         )
+        stack.push_async_callback(app.aclose)
         server = HttpServer(app)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
