@@ -5,13 +5,12 @@ from starlette.requests import Request
 from shadow.api.access import principal, sees_only
 from shadow.core.accounts import Scope
 from shadow.core.tasks import LIVE_STATES
+from shadow.db import tasks
 from shadow.execution.interface import WorkspaceManager
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
 from shadow.tasks.service import Tasks
 from shadow.wire.workspaces import WorkspaceListMessage, WorkspaceMessage
-
-MAX_LISTED = 1000
 
 
 class WorkspaceListRoutes:
@@ -33,8 +32,11 @@ class WorkspaceListRoutes:
 
     async def list(self, request: Request) -> Answer:
         who = principal(request)
-        seen = await self._tasks.list(limit=MAX_LISTED, seen_by=sees_only(who), states=LIVE_STATES)
-        task_of = {task.workspace_id: task.id for task in seen}
+        statuses = await self._manager.list()
+        async with self._tasks.database.read() as connection:
+            task_of = await tasks.of_workspaces(
+                connection, [status.id for status in statuses], seen_by=sees_only(who), states=LIVE_STATES
+            )
         found = [
             WorkspaceMessage.model_validate(
                 {
@@ -48,7 +50,7 @@ class WorkspaceListRoutes:
                     "error": status.error,
                 }
             )
-            for status in await self._manager.list()
+            for status in statuses
             if status.id in task_of
         ]
         return message_answer(WorkspaceListMessage(workspaces=tuple(found)))
