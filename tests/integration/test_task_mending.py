@@ -174,7 +174,7 @@ async def test_cleaning_up_prunes_the_record_of_operations(database: Database, t
             )
             await audit.append(transaction, content)
     policy = CleanupPolicy(keep_record_s=30 * day_s)
-    async with worker(database, {service.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path), policy)}, host=HOST):
+    async with worker(database, {kinds.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path), policy)}, host=HOST):
         async with database.write() as transaction:
             job = await tasks.clean_up(transaction)
         (job,) = await ended(database, job.id)

@@ -109,6 +109,7 @@ async def serving_api(database: Database, manager: MockWorkspaceManager | None =
     finally:
         server.stop()
         await serving_task
+        await app.aclose()
 
 
 @asynccontextmanager

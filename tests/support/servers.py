@@ -24,6 +24,7 @@ class Server:
 
     home: Path
     env: Mapping[str, str] = field(default_factory=dict[str, str])
+    module: str = "shadow.api.main"
     port: int = 0
     code: str = ""
     """For the first login; a new one with each start."""
@@ -44,7 +45,7 @@ class Server:
         }
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "shadow.api.main"],
+                [sys.executable, "-m", self.module],
                 env=inherited | own | dict(self.env),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -109,8 +110,8 @@ class Caller:
 
 
 @asynccontextmanager
-async def running(home: Path, **env: str) -> AsyncGenerator[Server]:
-    server = Server(home, env)
+async def running(home: Path, *, module: str = "shadow.api.main", **env: str) -> AsyncGenerator[Server]:
+    server = Server(home, env, module)
     await server.start()
     try:
         yield server

@@ -26,6 +26,7 @@ from shadow.api.access import (
 )
 from shadow.api.accounts import AccountRoutes
 from shadow.api.answering import Beginning
+from shadow.api.attachments import Attachments
 from shadow.api.audit import AuditRoutes
 from shadow.api.auditing import Auditing
 from shadow.api.callers import Callers
@@ -106,6 +107,7 @@ class ServerApp(HttpApp):
         self._auditing = Auditing(services.tasks.database, source_of=self._callers.source, log=self.log)
         projects = Projects(database=services.tasks.database, entropy=entropy)
         self._named = Named(services.tasks, projects)
+        self._attachments = Attachments(services.manager, clock=clock)
         self._rechecking = Rechecking(services.tasks.database)
         system = SystemRoutes(
             services.tasks.database,
@@ -135,6 +137,10 @@ class ServerApp(HttpApp):
     def stop(self) -> None:
         self.is_draining = True
         super().stop()
+
+    async def aclose(self) -> None:
+        """When nothing is served any more."""
+        await self._attachments.aclose()
 
     async def _gather(self) -> Sequence[Family]:
         own = self._services.metrics
@@ -189,13 +195,12 @@ class ServerApp(HttpApp):
             assert task.workspace_id is not None
             stack.enter_context(_away_where_unauthenticated())
             await self._wake(task, task.workspace_id)
-            scope[EXECUTOR] = await stack.enter_async_context(await self._services.manager.attach(task.workspace_id))
+            scope[EXECUTOR] = await stack.enter_async_context(self._attachments.attached(task.workspace_id))
 
     async def _wake(self, task: Task, workspace_id: WorkspaceId) -> None:
         """Whoever looks into a workspace uses its task, which is put on record now and then."""
         tasks = self._services.tasks
-        async with tasks.database.read() as connection:
-            now = await tasks.database.now(connection)
+        now = await tasks.database.time()
         if task.state is TaskState.HIBERNATED or now - task.updated_at > USED_EVERY_S:
             await tasks.wake(workspace_id)
 

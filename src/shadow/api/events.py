@@ -1,7 +1,7 @@
 """A task's log: a page of it, or what is there and then what comes, as server-sent events or over a WebSocket."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,12 +29,37 @@ from shadow.wire.tasks import EventListMessage, EventsQuery
 
 GOING_AWAY = 1001
 DONE = 1000
+STALLED_S = HEARTBEAT_S * BEATS_BEFORE_STALLED
+PIECE_BYTES = 64 * 1024
+MAX_KEPT = 1024
+"""Encoded entries, none larger than"""
+MAX_KEPT_BYTES = 16 * 1024
+
+
+class Encoded:
+    """Entries as JSON, encoded once for all who read them at about the same time: readers of one log get the same objects."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Recorded, bytes]] = {}
+        """By identity, which nobody else has while the entry is kept here; the first one is the oldest."""
+
+    def __call__(self, recorded: Recorded) -> bytes:
+        kept = self._kept.get(id(recorded))
+        if kept is not None:
+            return kept[1]
+        data = encode_recorded(recorded)
+        if len(data) <= MAX_KEPT_BYTES:
+            if len(self._kept) >= MAX_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[id(recorded)] = (recorded, data)
+        return data
 
 
 class EventRoutes:
     def __init__(self, tasks: Tasks, holds: Holds) -> None:
         self._tasks = tasks
         self._holds = holds
+        self._encoded = Encoded()
 
     def routes(self) -> ApiRoutes:
         read: dict[str, Any] = {"access": accounts.Scope.TASKS_READ, "query": EventsQuery}
@@ -58,7 +83,7 @@ class EventRoutes:
             ),
             ApiSocket(
                 "/v1/tasks/{task_id}/events/attach",
-                EventSocket(self._tasks, self._holds),
+                EventSocket(self._tasks, self._holds, self._encoded),
                 summary="A WebSocket: the log behind `after`, and then what comes, one entry a message.",
                 **read,
             ),
@@ -79,29 +104,44 @@ class EventRoutes:
             if not 0 <= after < 2**31:
                 raise Rejected("Last-Event-ID must be the number of an event.")
         followed = _followed(self._tasks, task(request).id, query, after=after)
-        return EventStream(followed, _encode, self._holds)
+        return EventStream(_in_pieces(followed, self._encoded), bytes, self._holds)
 
 
-async def _followed(tasks: Tasks, task_id: TaskId, query: EventsQuery, *, after: int) -> AsyncGenerator[Recorded]:
+async def _followed(
+    tasks: Tasks, task_id: TaskId, query: EventsQuery, *, after: int
+) -> AsyncGenerator[Sequence[Recorded]]:
     if not query.until_rest:
-        async for recorded in events.follow(tasks.database, task_id, after=after):
-            yield recorded
+        async with closing(events.follow_together(tasks.database, task_id, after=after)) as together:
+            async for some in together:
+                yield some
         return
-    async for recorded in tasks.follow(task_id, after=after):
-        yield recorded
+    async with closing(tasks.follow(task_id, after=after)) as followed:
+        async for recorded in followed:
+            yield (recorded,)
     await tasks.check_last_asked(task_id)
 
 
-def _encode(recorded: Recorded) -> bytes:
-    return encode_event("event", encode_recorded(recorded), place=recorded.seq)
+async def _in_pieces(followed: AsyncGenerator[Sequence[Recorded]], encoded: Encoded) -> AsyncGenerator[bytes]:
+    """Server-sent events, those that are there at a time in as few pieces as their size allows."""
+    async with closing(followed) as together:
+        async for some in together:
+            piece = bytearray()
+            for recorded in some:
+                piece += encode_event("event", encoded(recorded), place=recorded.seq)
+                if len(piece) >= PIECE_BYTES:
+                    yield bytes(piece)
+                    piece.clear()
+            if piece:
+                yield bytes(piece)
 
 
 class EventSocket:
     """The ASGI endpoint. A reader that takes nothing for a minute is cut off, and comes again with ``after``."""
 
-    def __init__(self, tasks: Tasks, holds: Holds) -> None:
+    def __init__(self, tasks: Tasks, holds: Holds, encoded: Encoded) -> None:
         self._tasks = tasks
         self._holds = holds
+        self._encoded = encoded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
@@ -136,13 +176,19 @@ class EventSocket:
         raise WebSocketDisconnect
 
     async def _send_all(self, socket: WebSocket, task_id: TaskId, query: EventsQuery) -> None:
-        async with closing(_followed(self._tasks, task_id, query, after=query.after)) as followed:
-            async for recorded in followed:
-                try:
-                    async with asyncio.timeout(HEARTBEAT_S * BEATS_BEFORE_STALLED):
-                        await socket.send_text(encode_recorded(recorded).decode())
-                except TimeoutError:
-                    raise WebSocketDisconnect from None
+        loop = asyncio.get_running_loop()
+        stalled = asyncio.timeout(None)
+        try:
+            async with stalled, closing(_followed(self._tasks, task_id, query, after=query.after)) as followed:
+                async for some in followed:
+                    for recorded in some:
+                        stalled.reschedule(loop.time() + STALLED_S)
+                        await socket.send_text(self._encoded(recorded).decode())
+                    stalled.reschedule(None)
+        except TimeoutError:
+            if not stalled.expired():
+                raise
+            raise WebSocketDisconnect from None
 
 
 async def _left(socket: WebSocket) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -24,11 +25,22 @@ from shadow.bootstrap import (
     start_logging,
 )
 from shadow.core.errors import Denied, SettingsRefused, ShadowError
+from shadow.core.tracing import Tracer
+from shadow.engine.worker import Worker
+from shadow.execution.interface import WorkspaceManager
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
 from shadow.settings import Settings, load_settings
+from shadow.tasks.service import Tasks
 
 BACKLOG = 2048
+
+
+class MakeWorker(Protocol):
+    async def __call__(
+        self, settings: Settings, tasks: Tasks, *, manager: WorkspaceManager, tracer: Tracer
+    ) -> Worker: ...
+
 
 log = structlog.get_logger("shadow.server")
 
@@ -76,8 +88,8 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-async def serve(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT; a second signal ends it at once."""
+async def serve(settings: Settings, *, worker_from: MakeWorker = make_worker) -> None:
+    """Until SIGTERM or SIGINT; a second signal ends it at once. ``worker_from``: makes its worker."""
     async with AsyncExitStack() as stack:
         listener = listen(settings)
         stack.callback(listener.close)
@@ -88,7 +100,7 @@ async def serve(settings: Settings) -> None:
         breakers = Breakers(resilience(settings).breaker)
         manager = make_manager(settings, breakers=breakers)
         tracer = await stack.enter_async_context(open_tracer(settings))
-        worker = await make_worker(settings, tasks, manager=manager, tracer=tracer)
+        worker = await worker_from(settings, tasks, manager=manager, tracer=tracer)
         app = ServerApp(
             Services(
                 tasks=tasks,
@@ -103,6 +115,7 @@ async def serve(settings: Settings) -> None:
                 tracer=tracer,
             )
         )
+        stack.push_async_callback(app.aclose)
         server = HttpServer(app)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ from shadow.api.access import principal, sees_only
 from shadow.core.accounts import Scope
 from shadow.core.ids import Operation, OperationId, make_id
 from shadow.core.tasks import LIVE_STATES
+from shadow.db import tasks
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.http.requests import Entropy
 from shadow.http.responses import Answer, message_answer
@@ -17,7 +18,6 @@ from shadow.tasks.service import Tasks
 from shadow.wire.workspaces import WorkspaceListMessage, WorkspaceMessage
 
 EXECUTOR = "shadow.executor"
-MAX_LISTED = 1000
 
 
 def executor_of(request: HTTPConnection) -> ToolExecutor:
@@ -59,8 +59,11 @@ class WorkspaceListRoutes:
 
     async def list(self, request: Request) -> Answer:
         who = principal(request)
-        seen = await self._tasks.list(limit=MAX_LISTED, seen_by=sees_only(who), states=LIVE_STATES)
-        task_of = {task.workspace_id: task.id for task in seen}
+        statuses = await self._manager.list()
+        async with self._tasks.database.read() as connection:
+            task_of = await tasks.of_workspaces(
+                connection, [status.id for status in statuses], seen_by=sees_only(who), states=LIVE_STATES
+            )
         found = [
             WorkspaceMessage.model_validate(
                 {
@@ -74,7 +77,7 @@ class WorkspaceListRoutes:
                     "error": status.error,
                 }
             )
-            for status in await self._manager.list()
+            for status in statuses
             if status.id in task_of
         ]
         return message_answer(WorkspaceListMessage(workspaces=tuple(found)))

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from shadow.db.engines import WRITING
+from shadow.db.engines import make_writer
 from shadow.db.errors import database_closed
 from shadow.db.patient import until_done
 
@@ -20,7 +20,7 @@ class Connections:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._writing = engine.execution_options(**WRITING)
+        self._writing = make_writer(engine)
         self._is_closed = False
         self._made: set[Any] = set()
         self._taken: set[AsyncConnection] = set()
@@ -28,7 +28,8 @@ class Connections:
         self._in_use: set[asyncio.Future[None]] = set()
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.is_in_memory = self.is_sqlite and engine.url.database is None
-        event.listen(engine.sync_engine, "connect", self._keep, insert=True)  # before anything else is done with it
+        for each in {engine.sync_engine.pool, self._writing.sync_engine.pool}:
+            event.listen(each, "connect", self._keep, insert=True)  # before anything else is done with it
 
     def _keep(self, connection: Any, _record: object) -> None:
         """SQLAlchemy forgets one whose maker is cancelled, and those in use when the engine is done with."""

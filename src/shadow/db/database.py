@@ -147,6 +147,13 @@ class Database:
             return self._clock()
         return float((await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one())
 
+    async def time(self) -> float:
+        """``now``, for who has no connection."""
+        if self._is_sqlite:
+            return self._clock()
+        async with self.read() as connection:
+            return await self.now(connection)
+
     @contextmanager
     def _observed(self, kind: str) -> Generator[None]:
         began_at, code = time.monotonic(), None

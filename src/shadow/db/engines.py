@@ -47,6 +47,15 @@ def make_engine(data_dir: Path, url: str | None) -> AsyncEngine:
     raise SettingsRefused("SHADOW_DATABASE_URL names no database that Shadow knows.", mend=_URL_MEND)
 
 
+def make_writer(engine: AsyncEngine) -> AsyncEngine:
+    """What writes, of a database that ``engine`` reads. Of a SQLite file it is one connection, the same each time: to that one,
+    what it sees change was changed by another process.
+    """
+    if engine.dialect.name != "sqlite" or engine.url.database is None:
+        return engine.execution_options(**WRITING)
+    return _sqlite(Path(engine.url.database), pool_size=1, max_overflow=0).execution_options(**WRITING)
+
+
 _URL_MEND = "Give postgresql://USER:PASSWORD@HOST/NAME, or unset it for the database in the data directory."
 
 

@@ -1,6 +1,7 @@
 """The log of each task: append-only, numbered from 1 without gaps; the one source for everybody who reads."""
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -11,6 +12,7 @@ from shadow.core.tasks import TaskId
 from shadow.db import spending
 from shadow.db.codec import decode_event, encode_event
 from shadow.db.database import Database, Transaction
+from shadow.db.feed import READER_LOOKS_S
 from shadow.db.tables import events, tasks
 from shadow.db.tasks import is_storable, no_task
 
@@ -66,20 +68,30 @@ async def of_kinds(connection: AsyncConnection, task_id: TaskId, kinds: Collecti
 
 async def follow(database: Database, task_id: TaskId, *, after: int = 0) -> AsyncGenerator[Recorded]:
     """What is there behind ``after``, then what comes, without end. Raises: NotFound: the task is not, or no more, there."""
+    async with aclosing(follow_together(database, task_id, after=after)) as pieces:
+        async for piece in pieces:
+            for recorded in piece:
+                yield recorded
+
+
+async def follow_together(database: Database, task_id: TaskId, *, after: int = 0) -> AsyncGenerator[Sequence[Recorded]]:
+    """As ``follow``, all that is there at a time together: at most a page. The database is asked for what this process did not
+    write, or what its reader came too late for; who stands at the end of a log is told from memory.
+    """
     look = True
     with database.feed.subscribe(task_id) as news:
         news.stands_at = after
         while True:
             found, is_more = await _look(database, task_id, after) if look else (news.take(after), False)
             # A slow reader holds no connection while it thinks.
-            for recorded in found:
-                yield recorded
-                news.stands_at = after = recorded.seq
+            if found:
+                yield found
+                news.stands_at = after = found[-1].seq
             if look and not is_more:
-                await news.wait()
+                await news.wait(READER_LOOKS_S)
                 look = False
             elif found and not look:
-                await news.wait()
+                await news.wait(READER_LOOKS_S)
             else:
                 look = True
 

@@ -11,7 +11,9 @@ from shadow.core.errors import ShadowError
 from shadow.core.events import Recorded
 
 SAFETY_NET_S = 2.0
-"""A reader looks by itself after so long, whatever was told."""
+"""After so long who listens looks for all readers whether their logs have grown, whatever was told."""
+READER_LOOKS_S = 60.0
+"""A reader looks by itself after so long, whatever has become of who listens."""
 LISTEN_AGAIN_S = 0.2
 HELD = 256
 """So many events of this process a subscription takes along; beyond that its reader looks for them."""
@@ -61,6 +63,10 @@ class Subscription:
         self._held.clear()
         self._must_look = False
         return taken
+
+
+def _reads_a_log(subscription: Subscription) -> bool:
+    return subscription.stands_at is not None
 
 
 Listen = Callable[["Feed"], Awaitable[None]]
@@ -120,6 +126,11 @@ class Feed:
     @property
     def topics(self) -> Sequence[str]:
         return list(self._subscriptions)
+
+    @property
+    def logs(self) -> Sequence[str]:
+        """Topics that are logs somebody reads."""
+        return [topic for topic, of_topic in self._subscriptions.items() if any(map(_reads_a_log, of_topic))]
 
     @property
     def readers(self) -> int:

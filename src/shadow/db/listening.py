@@ -1,7 +1,12 @@
-"""How this process hears of what others wrote: PostgreSQL notifies; of SQLite a counter in memory is looked at."""
+"""How this process hears of what others wrote: PostgreSQL notifies; of SQLite a counter in memory is looked at.
+
+So many logs as are read here are one query, however many read them.
+"""
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import select
@@ -9,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.db.connections import Connections
 from shadow.db.errors import DatabaseAway, Translated
-from shadow.db.feed import Feed
+from shadow.db.feed import SAFETY_NET_S, Feed
 from shadow.db.tables import tasks
 
 CHANNEL = "shadow"
@@ -38,24 +43,28 @@ class Listening:
 
     async def __call__(self, feed: Feed) -> None:
         with Translated():
-            async with self._connections.open() as connection:
-                await self._listen_by(connection, feed)
+            if self._connections.is_sqlite:
+                await self._look(feed)
+            else:
+                async with self._connections.open() as connection:
+                    await self._listen(connection, feed)
 
-    async def _listen_by(self, connection: AsyncConnection, feed: Feed) -> None:
-        if self._connections.is_sqlite:
-            await self._look(connection, feed)
-        else:
-            await self._listen(connection, feed)
-
-    async def _look(self, connection: AsyncConnection, feed: Feed) -> None:
-        raw: Any = (await connection.get_raw_connection()).driver_connection
-        last: int | None = None
+    async def _look(self, feed: Feed) -> None:
+        """By the one connection that writes here: it sees the commits of other processes, and its own it does not count."""
+        last: tuple[object, int] | None = None
+        looked_at = time.monotonic()
         while feed.is_read:
-            ((seen,),) = await raw.execute_fetchall("PRAGMA data_version")
-            if seen != last:
-                last = seen
-                async with self._writing:  # what this process has committed, it has told by then
-                    await _tell_those_behind(connection, feed)
+            async with (
+                self._writing,  # what this process has committed, it has told by then
+                self._connections.open(writing=True) as connection,
+            ):
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                ((version,),) = await raw.execute_fetchall("PRAGMA data_version")
+                is_news = (raw, version) != last
+                if is_news or time.monotonic() - looked_at > SAFETY_NET_S:
+                    last, looked_at = (raw, version), time.monotonic()
+                    await connection.execution_options(begin="BEGIN")  # it only reads
+                    await _tell_those_behind(connection, feed, feed.topics if is_news else feed.logs)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _listen(self, connection: AsyncConnection, feed: Feed) -> None:
@@ -79,16 +88,25 @@ class Listening:
             raise DatabaseAway(f"The database tells nothing: {error}.") from error
         feed.tell_all()  # what was written before we listened
         try:
-            await ended.wait()
+            while not await _is_set(ended, within_s=SAFETY_NET_S):
+                async with self._connections.open() as reading:
+                    await _tell_those_behind(reading, feed, feed.logs)
         finally:
             raw.remove_termination_listener(end)
             if not raw.is_closed():
                 await raw.remove_listener(CHANNEL, told)
 
 
-async def _tell_those_behind(connection: AsyncConnection, feed: Feed) -> None:
-    """Any write moves SQLite's counter, ours too: readers of logs that stand at the end are spared."""
-    for ids in _parts(feed.topics, _IDS_IN_QUERY):
+async def _is_set(event: asyncio.Event, *, within_s: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    return event.is_set()
+
+
+async def _tell_those_behind(connection: AsyncConnection, feed: Feed, topics: Sequence[str]) -> None:
+    """Readers of logs that stand at the end are spared; of ``topics`` that are no logs everybody is told."""
+    for ids in _parts(topics, _IDS_IN_QUERY):
         rows = (await connection.execute(select(tasks.c.id, tasks.c.events).where(tasks.c.id.in_(ids)))).all()
         ends: dict[str, int] = {row.id: row.events for row in rows}
         for id_ in ids:

@@ -169,6 +169,23 @@ async def with_workspace(
     return [(TaskId(id_), WorkspaceId(workspace_id), at) for id_, workspace_id, at in await connection.execute(query)]
 
 
+async def of_workspaces(
+    connection: AsyncConnection,
+    workspace_ids: Collection[WorkspaceId],
+    *,
+    seen_by: UserId | None,
+    states: Collection[TaskState],
+) -> Mapping[WorkspaceId, TaskId]:
+    """Those in one of ``states`` that work in these workspaces."""
+    found: dict[WorkspaceId, TaskId] = {}
+    for some in batched(sorted(workspace_ids)):
+        query = select(tasks.c.workspace_id, tasks.c.id).where(
+            tasks.c.workspace_id.in_(some), tasks.c.state.in_([state.value for state in states]), _seen_by(seen_by)
+        )
+        found |= {WorkspaceId(workspace_id): TaskId(id_) for workspace_id, id_ in await connection.execute(query)}
+    return found
+
+
 async def count_live(connection: AsyncConnection, *, owner: str) -> int:
     """Those that have a workspace, or are about to."""
     live = (tasks.c.state == TaskState.STARTING.value) | tasks.c.workspace_id.is_not(None)

@@ -567,6 +567,13 @@ class WorkspaceManager(ABC):
         ``take_over`` raises the epoch: every executor attached earlier is refused from then on.
         """
 
+    async def is_attached(self, workspace_id: WorkspaceId, executor: ToolExecutor) -> bool:
+        """Whether ``attach`` would give the same as ``executor``, which it gave: who keeps one asks before each use.
+
+        It costs a look, and calls nobody. ``False``: not, or it cannot tell: attach again.
+        """
+        return False
+
     @abstractmethod
     async def status(self, workspace_id: WorkspaceId, *, measure: bool = False) -> WorkspaceStatus:
         """``measure`` walks the files for ``size_bytes``. Raises: NotFound."""

@@ -6,9 +6,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from shadow.core.egress import EgressPolicy
 from shadow.core.egress_status import EgressStatus
@@ -27,11 +28,11 @@ from shadow.core.workspaces import (
 from shadow.execution.holder.measuring import measure_tree
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.local import egress
-from shadow.execution.local.directory import ALIVE, FILES, REMOVING, WorkspaceDirectory, Workspaces
+from shadow.execution.local.directory import ALIVE, FILES, PROXYING, REMOVING, WorkspaceDirectory, Workspaces
 from shadow.execution.local.ending import end_and_remove, end_half_started, end_processes, remove_directory
 from shadow.execution.local.failures import typed_failures
 from shadow.execution.local.manifest import Manifest, read_holder
-from shadow.execution.local.process import identify, is_alive
+from shadow.execution.local.process import ProcessIdentity, identify, is_alive
 from shadow.execution.local.sandbox import Bwrap
 from shadow.execution.local.starting import START_TIMEOUT_S, Starter, connect, directories
 from shadow.execution.local.uids import UID_LEASES_DIRECTORY, UidLeases
@@ -44,6 +45,17 @@ _POLL_S = 0.01
 _HOLDER_ENDS_WITHIN_S = 10.0
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Footing:
+    """What an executor stands on: with anything of it changed, another ``attach`` would give another one."""
+
+    token: str = field(repr=False)
+    epoch: int
+    tcp_port: int | None
+    holder: ProcessIdentity | None
+    egress_revision: int
 
 
 class LocalWorkspaceManager(WorkspaceManager):
@@ -91,6 +103,7 @@ class LocalWorkspaceManager(WorkspaceManager):
         self._clock = clock
         self._entropy = entropy
         self._workspaces = Workspaces(data_dir)
+        self._footings = WeakKeyDictionary[ToolExecutor, _Footing]()
         self._starter = Starter(toolchain_paths=toolchain_paths, uids=self._uids, tcp=transport == "tcp", bwraps=bwraps)
 
     @property
@@ -198,7 +211,9 @@ class LocalWorkspaceManager(WorkspaceManager):
             manifest = directory.manifest()
             breaker = self._breakers.of(workspace_id)
             if not take_over:
-                return connect(directory, manifest, _capabilities(manifest.isolation), self._resilience, breaker)
+                executor = connect(directory, manifest, _capabilities(manifest.isolation), self._resilience, breaker)
+                self._footings[executor] = _footing(directory, manifest)
+                return executor
             manifest = await directory.change(lambda m: replace(m, epoch=m.epoch + 1))
             breaker.try_soon(time.monotonic())  # others' failures are no reason not to look
             executor = connect(directory, manifest, _capabilities(manifest.isolation), self._resilience, breaker)
@@ -209,6 +224,14 @@ class LocalWorkspaceManager(WorkspaceManager):
                 await executor.aclose()
                 raise
             return executor
+
+    async def is_attached(self, workspace_id: WorkspaceId, executor: ToolExecutor) -> bool:
+        footing = self._footings.get(executor)
+        with suppress(NotFound, Broken), self._workspaces.open(workspace_id) as directory:
+            manifest = directory.manifest()
+            has_proxy = manifest.egress_revision == 0 or directory.is_held(PROXYING)
+            return has_proxy and self._runs(directory, manifest) and _footing(directory, manifest) == footing
+        return False
 
     async def renew(self, workspace_id: WorkspaceId, *, lease_s: float) -> None:
         check_lease(lease_s)
@@ -368,6 +391,16 @@ class LocalWorkspaceManager(WorkspaceManager):
                 log.info("workspace.reaped", extra={"workspace_id": workspace_id})
         except ShadowError as error:
             log.warning("workspace.reaping_failed", extra={"reason": str(error)})
+
+
+def _footing(directory: WorkspaceDirectory, manifest: Manifest) -> _Footing:
+    return _Footing(
+        token=manifest.token,
+        epoch=manifest.epoch,
+        tcp_port=manifest.tcp_port,
+        holder=read_holder(directory.fd),
+        egress_revision=manifest.egress_revision,
+    )
 
 
 def _capabilities(isolation: Isolation) -> Capabilities:
