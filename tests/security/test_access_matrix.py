@@ -1,5 +1,6 @@
 """Promise 7: every route and every socket of the server, by everybody who might ask, and what they are told."""
 
+import re
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -246,6 +247,11 @@ async def test_a_scope_and_a_role_are_good_for_what_they_say(tmp_path: Path) -> 
                 assert (await at.ask(method, path, bearer(at.alice)))[0] == 403, (method, path)
 
 
+def anonymous(answer: bytes) -> bytes:
+    """Without the request's own id."""
+    return re.sub(rb"req_[0-9a-z]+", b"req", answer)
+
+
 async def test_what_is_not_yours_is_answered_as_what_is_not_there(tmp_path: Path) -> None:
     async with world(tmp_path) as at:
         _, bob = await at.api.user("bob")
@@ -259,7 +265,7 @@ async def test_what_is_not_yours_is_answered_as_what_is_not_there(tmp_path: Path
             with statements() as of_none:
                 _, none = await at.ask(method, path, bearer(bob), **others)
             assert status == 404, (method, path)
-            assert theirs.replace(b"alice", b"bobby") == none, (method, path)
+            assert anonymous(theirs).replace(b"alice", b"bobby") == anonymous(none), (method, path)
             assert of_theirs == of_none, (method, path)
 
 
