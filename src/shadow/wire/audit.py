@@ -11,12 +11,14 @@ PAGE = 1000
 class AuditEntryMessage(Message):
     """An operation has two: one before anything was done (`begun`) and one with how it ended (`ended`), alike in `request`.
 
-    One that was refused has only the second; one without it was cut off, and nobody knows what came of it."""
+    One that was refused has only the second; one without it was cut off, and nobody knows what came of it. The entry `PRUNE` says
+    up to where (`object`, number and hash) older ones were removed."""
 
     seq: int
     at: float
     """Seconds since 1970, by the database's clock."""
     request: str
+    """`X-Request-Id` of its answer."""
     phase: str
     user_id: str | None
     credential_id: str | None
