@@ -14,7 +14,7 @@ from shadow.accounts.service import Accounts
 from shadow.api.access import Origins, origin
 from shadow.api.app import ServerApp, Services
 from shadow.api.metrics import ServerMetrics
-from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, resilience, start_logging
+from shadow.bootstrap import check_model, make_keys, make_manager, make_worker, open_tasks, resilience, start_logging
 from shadow.core.errors import Denied, SettingsRefused, ShadowError
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
@@ -77,6 +77,7 @@ async def serve(settings: Settings) -> None:
         origins = origins_of(settings, port)
         tasks = await stack.enter_async_context(open_tasks(settings))
         accounts = Accounts(database=tasks.database, entropy=tasks.entropy)
+        keys = make_keys(settings, tasks.database)
         breakers = Breakers(resilience(settings).breaker)
         manager = make_manager(settings, breakers=breakers)
         worker = await make_worker(settings, tasks, manager=manager)
@@ -84,8 +85,9 @@ async def serve(settings: Settings) -> None:
             Services(
                 tasks=tasks,
                 accounts=accounts,
+                keys=keys,
                 manager=manager,
-                check_model=lambda name: check_model(settings, name),
+                check_model=lambda name, payer: check_model(settings, name, keys=keys, payer=payer),
                 origins=origins,
                 metrics=ServerMetrics(tasks.database, breakers, worker=worker),
                 proxies=settings.server_trusted_proxies,
