@@ -269,8 +269,8 @@ class Settings(BaseModel):
     )
     sealing_keys: SecretStr = Field(
         default=SecretStr(""),
-        description="Those keys themselves, in place of the file: each 32 random bytes in URL-safe base64, the newest first, parted "
-        "by blanks or commas.",
+        description="Those keys themselves, in place of the file: each 32 random bytes in URL-safe base64, the newest first, "
+        "parted by blanks or commas.",
         json_schema_extra={"shown_default": "none"},
     )
     agent_name: str = Field(
@@ -423,8 +423,8 @@ class Settings(BaseModel):
     )
     server_share_keys: bool = Field(
         default=True,
-        description="Whether tasks of all users may use the keys and endpoints of providers that are in the settings, where neither "
-        "their project nor they have stored a key. Else only this host's own user may.",
+        description="Whether tasks of all users may use the keys and endpoints of providers that are in the settings, where "
+        "neither their project nor they have stored a key. Else only this host's own user may.",
     )
     server_unready_s: float = Field(
         default=0.0,

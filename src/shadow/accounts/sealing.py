@@ -70,9 +70,7 @@ def _bound(owner: str, about: ProviderKey) -> dict[str, str | None]:
 
 
 def _not_as_stored(sealed: SealedKey) -> Broken:
-    return Broken(
-        f"The key for {sealed.about.provider} is not as it was stored.", mend="Add it again: shadow key add"
-    )
+    return Broken(f"The key for {sealed.about.provider} is not as it was stored.", mend="Add it again: shadow key add")
 
 
 NONE = Ring(keys=())

@@ -42,7 +42,9 @@ from shadow.wire.tasks import (
 )
 
 CheckModel = Callable[[str | None, Payer], Awaitable[str]]
-"""The full name of a model that can be asked on somebody's behalf; ``None``: the default. Raises: SettingsRefused, ModelNotFound, and others."""
+"""The full name of a model that can be asked on somebody's behalf; ``None``: the default.
+
+Raises: SettingsRefused, ModelNotFound, and others."""
 OF_SERVER = ("scripted:", "replay:")
 """Models that are files of the server."""
 
@@ -232,9 +234,7 @@ class TaskRoutes:
             message = await self._tasks.send(
                 task(request).id,
                 asked.text,
-                model=None
-                if asked.model is None
-                else await self._model(request, asked.model, payer_of(task(request))),
+                model=None if asked.model is None else await self._model(request, asked.model, payer_of(task(request))),
                 options=None if asked.options is None else _options(asked.options),
                 stop=asked.stop,
                 also=also,

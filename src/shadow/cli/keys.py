@@ -30,7 +30,9 @@ def add(
         str | None, typer.Option(metavar="URL", help="Where it is reached, if not at the provider's own address.")
     ] = None,
     project: Project = None,
-    check: Annotated[bool, typer.Option("--check/--no-check", help="Let the provider say first that it takes it.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Let the provider say first that it takes it.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Store a key, in the place of the one that was there. You are asked for it; else it is the first line of stdin."""
@@ -59,7 +61,7 @@ def remove(provider: Provider, project: Project = None, as_json: Json = False) -
 
 
 @app.command("test")
-def test(provider: Provider, project: Project = None, as_json: Json = False) -> None:
+def try_out(provider: Provider, project: Project = None, as_json: Json = False) -> None:
     """Ask the provider whether it still takes the key."""
     from shadow.cli import key_actions
 

@@ -43,9 +43,7 @@ async def put(transaction: Transaction, owner: KeyOwner, key: SealedKey) -> None
 async def reseal(transaction: Transaction, key: SealedKey) -> None:
     """The same key, encrypted anew."""
     mine = (table.c.owner == key.owner) & (table.c.provider == key.about.provider)
-    await transaction.connection.execute(
-        update(table).where(mine).values(sealed=key.sealed, sealed_by=key.sealed_by)
-    )
+    await transaction.connection.execute(update(table).where(mine).values(sealed=key.sealed, sealed_by=key.sealed_by))
 
 
 async def of_owners(

@@ -90,8 +90,10 @@ class Repositories:
 
         ``owner``: whose credentials reach it. ``branch``: a branch or a tag; ``None``: what HEAD names. ``about``: words for the
         name of the workspace's branch. ``submodules``: they come along, nested ones too. ``lfs``: so do large files that
-        git-lfs keeps. ``trusted``: whoever named the repository may reach its host wherever it is, as from this host; others
-        reach public ones, and what the settings name. Raises: NotFound, NotARepository, EmptyRepository, CredentialsWanted, RemoteUnreachable, TlsFailed,
+        git-lfs keeps. ``trusted``: whoever named the repository may reach its host wherever it is; others
+        reach public ones, and what the settings name.
+
+        Raises: NotFound, NotARepository, EmptyRepository, CredentialsWanted, RemoteUnreachable, TlsFailed,
         UnsoundRepository, LimitExceeded, Denied, Rejected, Unsupported.
         """
         if depth is not None and depth < 1:

@@ -88,7 +88,7 @@ class Endpoint:
     is_stored: bool = False
     """Whether a user has stored it, rather than that the settings have it."""
     proxy: str | None = field(default=None, repr=False)
-    """Through which it must be reached, since a user said where it is; holds a credential. ``None``: what the environment says."""
+    """Through which it must be reached, since a user said where it is; holds a credential. ``None``: as the environment says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
