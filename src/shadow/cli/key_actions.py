@@ -1,13 +1,12 @@
 """``shadow key …``: keys for providers, of this host's user or at a server. A key is typed or read, and never an argument."""
 
+import getpass
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-
-import typer
 
 from shadow.accounts.keys import Keys
 from shadow.bootstrap import make_keys, open_tasks, start_logging
@@ -93,7 +92,7 @@ async def _open(project: str | None) -> AsyncGenerator[_Place]:
 
 async def add(provider: str, *, base_url: str | None, project: str | None, check: bool, as_json: bool) -> int:
     check_provider(provider)
-    key = _read_key(provider)
+    key = _read_key(provider).strip()
     async with _open(project) as place:
         stored = await place.put(provider, key, base_url=base_url, check=check)
     if as_json:
@@ -160,8 +159,8 @@ async def rotate(*, forget_old: bool, as_json: bool) -> int:
 def _read_key(provider: str) -> str:
     """Raises: WrongUsage."""
     if sys.stdin.isatty():
-        default = "" if provider in WITHOUT_ADDRESS else None
-        return str(typer.prompt(f"Key for {provider}", hide_input=True, default=default, show_default=False)).strip()
+        # Not typer's prompt, which asks before the terminal has stopped to show what is typed.
+        return getpass.getpass(f"Key for {provider}: ")
     line = sys.stdin.buffer.readline(MAX_KEY_CHARS + 2)
     try:
         key = line.decode().strip()
