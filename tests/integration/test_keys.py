@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import ssl
 import stat
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -208,6 +210,33 @@ async def test_nobody_who_answers_is_said(tmp_path: Path, free_tcp_port: int) ->
             with pytest.raises((ModelUnreachable, ModelOverloaded)):
                 await put(keys, HERS, base_url=f"{scheme}://127.0.0.1:{free_tcp_port}")
         assert await rows(database) == []
+
+
+async def test_by_https_the_tunnel_of_the_guard_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS is between the provider and the client: the guard sees the host, and neither key nor conversation."""
+    made, key = tmp_path / "made.pem", tmp_path / "key.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", made], check=True, capture_output=True)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # does not count
+    server = COMPATIBLE.serve([Answer([Say("safely")])])
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.tls.load_cert_chain(made, key)
+    async with server, make_place(SQLITE, tmp_path).open() as database:
+        rule = server.url.removeprefix("https://").removesuffix("/v1")
+        keys = kept(database, tmp_path, rules=[rule], attempt=try_key)
+        await put(keys, HERS, server.key, "compatible", base_url=server.url)
+        async with keys.endpoint("compatible", Payer(user_id=ALICE)) as endpoint:
+            assert endpoint is not None
+            model = make_model("compatible:any", endpoints={"compatible": endpoint})
+            assert (await ask(model, request("Go"))).message.text == "safely"
+            await model.aclose()
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with pytest.raises(ModelUnreachable):
+            await put(keys, HERS, server.key, "compatible", base_url=server.url)
 
 
 async def test_a_user_tries_one_key_at_a_time(tmp_path: Path) -> None:

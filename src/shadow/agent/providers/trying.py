@@ -55,7 +55,7 @@ async def try_key(provider: Provider, endpoint: Endpoint) -> None:
         raise ModelUnreachable(f"{base} does not answer in time.", mend=NOT_TRIED) from None
     except httpx2.ProxyError as error:
         raise refused_by_guard(base) if "Egress refused" in str(error) else _unreachable(base, "its proxy") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ValueError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ValueError, OSError) as error:
         # Not chained: what a library shows of a request may hold the key.
         raise _unreachable(base, type(error).__name__) from None
     if status != 200 or not is_json:
