@@ -20,7 +20,7 @@ from shadow.bootstrap import make_repositories, open_artifacts, start_logging
 from shadow.core.conversation import AssistantMessage, Delta, FinishReason, ModelRequest, Text, TextDelta, ToolCall
 from shadow.core.models import Price
 from shadow.core.repositories import Checkout
-from shadow.core.tasks import TaskStep
+from shadow.core.tasks import Task, TaskStep
 from shadow.core.tracing import Tracer
 from shadow.core.workspaces import WorkspaceSpec
 from shadow.db import tasks as rows
@@ -100,7 +100,7 @@ class Starting(Handler):
 
 
 @asynccontextmanager
-async def open_clock(_name: str) -> AsyncGenerator[Model]:
+async def open_clock(_task: Task) -> AsyncGenerator[Model]:
     yield Clock()
 
 

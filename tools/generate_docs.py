@@ -74,6 +74,7 @@ def openapi() -> str:
     services = Services(
         tasks=nobody,
         accounts=nobody,
+        keys=nobody,
         manager=nobody,
         check_model=nobody,
         origins=Origins(allowed=frozenset(), secure=True),

@@ -12,12 +12,13 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from shadow.core.accounts import LOCAL_USER
 from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import Denied, SettingsRefused
 from shadow.core.events import TaskEvent
@@ -34,9 +35,13 @@ from shadow.settings import LogFormat, Settings, load_settings, secrets_of_envir
 Watcher = Callable[[TaskEvent], None]
 
 if TYPE_CHECKING:
+    from shadow.accounts.keys import Keys
     from shadow.agent.model import Model
+    from shadow.agent.providers.making import Endpoint
+    from shadow.core.keys import Payer
     from shadow.core.secrets import Redactor
     from shadow.core.tasks import TaskId
+    from shadow.db.database import Database
     from shadow.engine.worker import Worker
     from shadow.execution.sidecar_client.breakers import Breakers
     from shadow.scm.repositories import Repositories
@@ -89,10 +94,27 @@ def make_repositories(settings: Settings) -> "Repositories":
     )
 
 
-def make_provider_model(settings: Settings, name: str) -> "Model":
+def make_keys(settings: Settings, database: "Database") -> "Keys":
+    """The keys of providers that users and projects have stored."""
+    from shadow.accounts.keys import Keys
+    from shadow.accounts.sealing import SealingKeys
+    from shadow.agent.providers.trying import try_key
+
+    return Keys(
+        database=database,
+        sealing=SealingKeys(
+            file=settings.sealing_key_file or settings.data_dir / "sealing-keys",
+            given=settings.sealing_keys.get_secret_value(),
+        ),
+        attempt=try_key,
+        rules=parse_rules(settings.model_egress),
+    )
+
+
+def make_provider_model(settings: Settings, name: str, stored: "Mapping[str, Endpoint] | None" = None) -> "Model":
     """The model that ``name`` (``provider:name``) means. The provider's SDK loads in the background.
 
-    Raises: ModelNotFound, ModelKeyMissing, SettingsRefused.
+    ``stored``: in place of what the settings have. Raises: ModelNotFound, ModelKeyMissing, SettingsRefused.
     """
     from shadow.agent.providers.making import Endpoint, ModelOptions, make_model
 
@@ -101,7 +123,8 @@ def make_provider_model(settings: Settings, name: str) -> "Model":
 
     return make_model(
         name,
-        endpoints={
+        endpoints=stored
+        or {
             "anthropic": endpoint(settings.anthropic_base_url, settings.anthropic_api_key),
             "openai": endpoint(settings.openai_base_url, settings.openai_api_key),
             "openrouter": endpoint(settings.openrouter_base_url, settings.openrouter_api_key),
@@ -152,8 +175,14 @@ def resilience(settings: Settings) -> Resilience:
 
 
 @asynccontextmanager
-async def open_model(settings: Settings, name: str | None) -> AsyncGenerator["Model"]:
-    """The model that ``name``, or else the setting, means. Raises: SettingsRefused: none is named; ModelNotFound, and others."""
+async def open_model(
+    settings: Settings, name: str | None, *, keys: "Keys | None" = None, payer: "Payer | None" = None
+) -> AsyncGenerator["Model"]:
+    """The model that ``name``, or else the setting, means.
+
+    ``keys``, ``payer``: those that are stored, and on whose behalf; without them the settings' count.
+    Raises: SettingsRefused: none is named; ModelNotFound, ModelKeyMissing, and others.
+    """
     name = name or settings.model
     if name is None:
         raise SettingsRefused(
@@ -162,30 +191,55 @@ async def open_model(settings: Settings, name: str | None) -> AsyncGenerator["Mo
             "SHADOW_MODEL. Without a key: --model scripted:FILE, see docs/scripts.md.",
         )
     kind, _, rest = name.partition(":")
-    if kind == "scripted":
-        from shadow.agent.scripted import open_scripted
+    async with AsyncExitStack() as stack:
+        if kind == "scripted":
+            from shadow.agent.scripted import open_scripted
 
-        model = open_scripted(Path(rest))
-    elif kind == "replay":
-        from shadow.agent.replay import open_replay
+            model = open_scripted(Path(rest))
+        elif kind == "replay":
+            from shadow.agent.replay import open_replay
 
-        model = open_replay(Path(rest), redactor=make_redactor(settings))
-    else:
-        model = make_provider_model(settings, name)
-    try:
+            model = open_replay(Path(rest), redactor=make_redactor(settings))
+        elif keys is None or payer is None:
+            model = make_provider_model(settings, name)
+        else:
+            stored = await stack.enter_async_context(_stored(settings, name, keys, payer))
+            model = make_provider_model(settings, name, stored)
+        stack.push_async_callback(model.aclose)
         yield model
-    finally:
-        await model.aclose()
 
 
-async def check_model(settings: Settings, name: str | None) -> str:
+@asynccontextmanager
+async def _stored(
+    settings: Settings, name: str, keys: "Keys", payer: "Payer"
+) -> AsyncGenerator["Mapping[str, Endpoint] | None"]:
+    """What is stored for the provider of a model; ``None``: nothing is, and the settings count. Raises: ModelKeyMissing."""
+    from shadow.agent.providers.making import PROVIDERS
+    from shadow.core.models import ModelKeyMissing
+
+    provider = PROVIDERS.get(name.partition(":")[0])
+    if provider is None:
+        yield None
+        return
+    async with keys.endpoint(provider.settings, payer) as endpoint:
+        if endpoint is None and not settings.server_share_keys and payer.user_id != LOCAL_USER:
+            raise ModelKeyMissing(
+                f"There is no key of yours for {provider.title}.",
+                mend=f"Store one: shadow key add {provider.settings}.",
+            )
+        yield None if endpoint is None else {provider.settings: endpoint}
+
+
+async def check_model(
+    settings: Settings, name: str | None, *, keys: "Keys | None" = None, payer: "Payer | None" = None
+) -> str:
     """The full name of a model that can be asked. Raises: as ``open_model``."""
-    async with open_model(settings, name) as model:
+    async with open_model(settings, name, keys=keys, payer=payer) as model:
         return model.name
 
 
-def make_redactor(settings: Settings) -> "Redactor":
-    """What takes secrets out of records: those of the settings, and the values of variables whose names say so."""
+def make_redactor(settings: Settings, stored: Sequence[str] = ()) -> "Redactor":
+    """What takes secrets out of records: those of the settings, the values of variables whose names say so, and ``stored``."""
     from shadow.core.secrets import Redactor
     from shadow.scm.access import Tokens
 
@@ -194,15 +248,15 @@ def make_redactor(settings: Settings) -> "Redactor":
     with suppress(ValueError):  # refused where they are used
         tokens = Tokens.parse(settings.git_tokens.get_secret_value())
         secrets += [credential.password for credential in tokens.by_host.values() if credential.password]
-    return Redactor([*secrets, *secrets_of_environment()])
+    return Redactor([*secrets, *secrets_of_environment(), *stored])
 
 
 @contextmanager
-def record_to(settings: Settings, path: Path, model: "Model") -> Generator[Watcher]:
-    """What records a run as it goes, secrets removed. Raises: RecordingRefused, AlreadyExists, Denied."""
+def record_to(settings: Settings, path: Path, model: "Model", stored: Sequence[str] = ()) -> Generator[Watcher]:
+    """What records a run as it goes, secrets removed, ``stored`` ones too. Raises: RecordingRefused, AlreadyExists, Denied."""
     from shadow.agent.recording import open_recording
 
-    with open_recording(path, model=model, redactor=make_redactor(settings)) as recorder:
+    with open_recording(path, model=model, redactor=make_redactor(settings, stored)) as recorder:
         yield recorder
 
 
@@ -257,6 +311,7 @@ async def make_worker(
     """What does the work of tasks; with ``task_id`` of that one alone. ``manager``: the one that this process has already."""
     import structlog
 
+    from shadow.core.keys import payer_of
     from shadow.db.group import EventWriter
     from shadow.db.schedules import ensure_schedule
     from shadow.engine.identity import own_name
@@ -268,13 +323,14 @@ async def make_worker(
     from shadow.tasks.workshop import Workshop
 
     person = await users_identity()
+    keys = make_keys(settings, tasks.database)
     shop = Workshop(
         tasks=tasks,
         writer=EventWriter(tasks.database),
         manager=manager or make_manager(settings),
         repositories=make_repositories(settings),
         artifacts=open_artifacts(settings),
-        open_model=lambda name: open_model(settings, name),
+        open_model=lambda task: open_model(settings, task.model, keys=keys, payer=payer_of(task)),
         co_authors=[person] if person else [],
         clock=time.time,
         entropy=os.urandom,

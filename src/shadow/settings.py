@@ -244,7 +244,8 @@ class Settings(BaseModel):
     git_egress: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_egress_rules)] = Field(
         default=(),
         description="Hosts that are not public and that repositories may lead Shadow to (submodules, redirects, large files), "
-        "as egress rules: `private:git.corp.example`. The host of an address that you type needs no rule.",
+        "as egress rules: `private:git.corp.example`. The host of an address that you type needs no rule; one that other users "
+        "of `shadow serve` type does.",
         json_schema_extra={"shown_default": "none"},
     )
     git_proxy: str | None = Field(
@@ -252,6 +253,24 @@ class Settings(BaseModel):
         pattern="^https?://",
         description="The proxy through which Shadow's own git reaches https remotes, `http://HOST:PORT`. That proxy resolves "
         "names then, so that Shadow cannot refuse addresses that are not public.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    model_egress: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_egress_rules)] = Field(
+        default=(),
+        description="Hosts that are not public, or not encrypted, and that users of `shadow serve` may name in base URLs of the "
+        "keys that they store, as egress rules: `private:llm.corp.example`, `10.1.2.3:8000`.",
+        json_schema_extra={"shown_default": "none"},
+    )
+    sealing_key_file: AbsolutePath | None = Field(
+        default=None,
+        description="The file with the keys that stored keys of providers are encrypted with: made with the first one, one a "
+        "line, the newest first. Servers that share a database share it; backups of the database are worth nothing without it.",
+        json_schema_extra={"shown_default": "`sealing-keys` in the data directory"},
+    )
+    sealing_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="Those keys themselves, in place of the file: each 32 random bytes in URL-safe base64, the newest first, "
+        "parted by blanks or commas.",
         json_schema_extra={"shown_default": "none"},
     )
     agent_name: str = Field(
@@ -401,6 +420,11 @@ class Settings(BaseModel):
         default=30,
         gt=0,
         description="How many logins, and requests with a bad credential, `shadow serve` takes a minute from one address.",
+    )
+    server_share_keys: bool = Field(
+        default=True,
+        description="Whether tasks of all users may use the keys and endpoints of providers that are in the settings, where "
+        "neither their project nor they have stored a key. Else only this host's own user may.",
     )
     server_unready_s: float = Field(
         default=0.0,

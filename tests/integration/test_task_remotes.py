@@ -55,11 +55,11 @@ async def at_work(directory: Path) -> AsyncGenerator[tuple[Tasks, Settings]]:
                 await manager.destroy(status.id)
 
 
-async def made(tasks: Tasks, directory: Path, server: GitServer, *steps: dict[str, Any]) -> Task:
+async def made(tasks: Tasks, directory: Path, server: GitServer, *steps: dict[str, Any], owner: str = "local") -> Task:
     script = directory / "script.yaml"
     script.write_text(yaml.safe_dump({"version": 1, "steps": list(steps)}))
     repository = parse_repository(f"{server.url}/source", local_user=True)
-    return await tasks.create(repository, "Do it", model=f"scripted:{script}", settings=TaskSettings())
+    return await tasks.create(repository, "Do it", model=f"scripted:{script}", settings=TaskSettings(), owner=owner)
 
 
 def shell(command: str) -> dict[str, Any]:
@@ -151,3 +151,12 @@ async def test_the_wait_is_bounded() -> None:
     policy = Initialising.retries
     waits_s = [policy.wait_s(n) for n in range(1, 100) if policy.again(Unavailable(""), n)]
     assert 20 <= sum(waits_s) <= 120
+
+
+async def test_the_worker_reaches_nothing_inside_for_members_of_a_server(tmp_path: Path, server: GitServer) -> None:
+    """Whatever let their task in: it fails at once, and the server that it names hears nothing."""
+    async with at_work(tmp_path) as (tasks, _):
+        task = await made(tasks, tmp_path, server, owner="user_alice")
+        failed = await told(tasks, task, TaskFailed)
+        assert failed.code in ("rejected", "denied")
+        assert server.requests == []

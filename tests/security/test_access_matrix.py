@@ -45,6 +45,14 @@ EXPECTED: Mapping[tuple[str, str], str] = {
     ("POST", "/v1/users"): Scope.ADMIN,
     ("PATCH", "/v1/users/{user_id}"): Scope.ADMIN,
     ("POST", "/v1/users/{user_id}/code"): Scope.ADMIN,
+    ("GET", "/v1/keys"): Scope.ACCOUNT,
+    ("PUT", "/v1/keys/{provider}"): Scope.ACCOUNT,
+    ("DELETE", "/v1/keys/{provider}"): Scope.ACCOUNT,
+    ("POST", "/v1/keys/{provider}/test"): Scope.ACCOUNT,
+    ("GET", f"{P}/keys"): Scope.TASKS_READ,
+    ("PUT", f"{P}/keys/{{provider}}"): Scope.TASKS_WRITE,
+    ("DELETE", f"{P}/keys/{{provider}}"): Scope.TASKS_WRITE,
+    ("POST", f"{P}/keys/{{provider}}/test"): Scope.TASKS_WRITE,
     ("POST", "/v1/projects"): Scope.TASKS_WRITE,
     ("GET", "/v1/projects"): Scope.TASKS_READ,
     ("GET", P): Scope.TASKS_READ,
@@ -170,6 +178,7 @@ async def world(directory: Path) -> AsyncGenerator[World]:
             "terminal_id": "term_none",
             "credential_id": "cred_none",
             "user_id": alice.id,
+            "provider": "anthropic",
         }
         yield World(api=api, session=session, now=now, alice=token, names=names)
 

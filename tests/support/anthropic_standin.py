@@ -16,6 +16,8 @@ _BLOCKS = {"user": {"text", "tool_result"}, "assistant": {"text", "tool_use", "t
 class AnthropicStandIn(StandIn):
     """Signs what it thinks, and takes back only what it signed. Roles have to alternate, more strictly than the real one."""
 
+    tried_at = "/v1/models?limit=1"
+
     def has_key(self, seen: Seen) -> bool:
         # The locked SDK sends the key as a bearer token, older ones in a header of its own.
         return self.key in (

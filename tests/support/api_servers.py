@@ -3,16 +3,25 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 
+from shadow.accounts.keys import Keys
+from shadow.accounts.sealing import SealingKeys
 from shadow.accounts.service import Accounts
+from shadow.agent.providers import making
 from shadow.api.access import Origins
 from shadow.api.app import ServerApp, Services
+from shadow.api.tasks import CheckModel
 from shadow.core.accounts import CredentialKind, Principal, Project, ProjectId, ProjectRole, Role, User, UserId
+from shadow.core.addresses import Address
 from shadow.core.ids import WorkspaceId
+from shadow.core.keys import Payer
+from shadow.core.models import ModelKeyRefused
 from shadow.core.tasks import TaskId, TaskState
 from shadow.db import projects
 from shadow.db import tasks as rows
@@ -44,6 +53,7 @@ class Api:
     url: str
     app: ServerApp
     accounts: Accounts
+    keys: Keys
     database: Database
 
     @property
@@ -81,22 +91,40 @@ class Api:
         return project.id
 
 
-async def any_model(name: str | None) -> str:
+async def any_model(name: str | None, payer: Payer) -> str:
     return name or "scripted:nothing"
 
 
+async def resolves_outside(host: str) -> Sequence[Address]:
+    return [ip_address("93.184.216.34")]
+
+
+SEALING_KEY = urlsafe_b64encode(bytes(range(32))).decode()
+BAD_KEY = "refused-by-its-provider"
+
+
+async def any_key(provider: making.Provider, endpoint: making.Endpoint) -> None:
+    if endpoint.key == BAD_KEY:
+        raise ModelKeyRefused(f"{provider.title} refuses the key (401).")
+
+
 @asynccontextmanager
-async def serving_api(database: Database, manager: MockWorkspaceManager | None = None) -> AsyncGenerator[Api]:
+async def serving_api(
+    database: Database, manager: MockWorkspaceManager | None = None, *, check_model: CheckModel = any_model
+) -> AsyncGenerator[Api]:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     accounts = Accounts(database=database, entropy=os.urandom)
     tasks = Tasks(database=database, shown=str, entropy=os.urandom)
+    sealing = SealingKeys(file=Path("/nowhere"), given=SEALING_KEY)
+    keys = Keys(database=database, sealing=sealing, attempt=any_key, resolver=resolves_outside)
     app = ServerApp(
         Services(
             tasks=tasks,
             accounts=accounts,
+            keys=keys,
             manager=manager or Workspaces(),
-            check_model=any_model,
+            check_model=check_model,
             user_requests_per_s=1_000_000,
             logins_per_min=1_000_000,
             origins=Origins(allowed=frozenset({url}), secure=False),
@@ -105,7 +133,7 @@ async def serving_api(database: Database, manager: MockWorkspaceManager | None =
     server = HttpServer(app)
     serving_task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield Api(url=url, app=app, accounts=accounts, database=database)
+        yield Api(url=url, app=app, accounts=accounts, keys=keys, database=database)
     finally:
         server.stop()
         await serving_task

@@ -52,6 +52,8 @@ class StandIn(ABC):
     """``url`` is the base URL to give to the client; ``key`` the one key that is accepted."""
 
     path: str = ""
+    tried_at: str
+    """What a key is tried with: a path for GET. To this are answered ``trial`` and nothing of the replies."""
 
     def __init__(
         self, replies: Sequence[Reply] | Callable[[Seen], Reply], *, key: str = "sk-stand-in-0123456789"
@@ -60,6 +62,7 @@ class StandIn(ABC):
         self.key = key
         self.tls: ssl.SSLContext | None = None
         """Set before the block is entered, to be reached by https."""
+        self.trial: Reply = Raw(b'{"data": []}', content_type="application/json")
         self.requests: list[Seen] = []
         self.problems: list[str] = []
         self._connections = 0
@@ -153,6 +156,8 @@ class StandIn(ABC):
     def _reply(self, seen: Seen, body: bytes) -> Reply:
         if not self.has_key(seen):
             return Fail(status=401, type="authentication_error", message="invalid x-api-key", code="invalid_api_key")
+        if (seen.method, seen.path) == ("GET", self.tried_at):
+            return self.trial
         try:
             require(seen.method == "POST", f"{seen.method} {seen.path}")
             require(seen.headers.get("content-type", "").partition(";")[0] == "application/json", "content type")

@@ -18,6 +18,7 @@ class OpenAiStandIn(StandIn):
     Roles have to alternate, as local models' templates want it."""
 
     path = "/v1"
+    tried_at = "/v1/models"
 
     def has_key(self, seen: Seen) -> bool:
         return seen.headers.get("authorization") == f"Bearer {self.key}"
@@ -241,7 +242,9 @@ class OpenAiStandIn(StandIn):
 
 
 class OpenRouterStandIn(OpenAiStandIn):
-    """As OpenRouter sends reasoning, in chat completions."""
+    """As OpenRouter sends reasoning, in chat completions. Its models are listed to everybody, so keys are tried elsewhere."""
+
+    tried_at = "/v1/key"
 
     def reasoning_delta(self, piece: str) -> dict[str, Any]:
         details = {

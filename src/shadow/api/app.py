@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from shadow.accounts.keys import Keys
 from shadow.accounts.projects import Projects
 from shadow.accounts.service import Accounts
 from shadow.api.access import (
@@ -31,6 +32,7 @@ from shadow.api.audit import AuditRoutes
 from shadow.api.auditing import Auditing
 from shadow.api.callers import Callers
 from shadow.api.events import EventRoutes
+from shadow.api.keys import KeyRoutes
 from shadow.api.metrics import ServerMetrics
 from shadow.api.named import Named
 from shadow.api.observing import knows_task, observed
@@ -69,6 +71,7 @@ class Services:
 
     tasks: Tasks
     accounts: Accounts
+    keys: Keys
     manager: WorkspaceManager
     check_model: CheckModel
     origins: Origins
@@ -121,6 +124,7 @@ class ServerApp(HttpApp):
                 *AccountRoutes(services.accounts, services.origins).routes(),
                 *TaskRoutes(services.tasks, services.check_model, projects).routes(),
                 *ProjectRoutes(projects).routes(),
+                *KeyRoutes(services.keys).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *AuditRoutes(services.tasks.database).routes(),
                 *UsageRoutes(services.tasks, services.accounts).routes(),

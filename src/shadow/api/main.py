@@ -17,6 +17,7 @@ from shadow.api.app import ServerApp, Services
 from shadow.api.metrics import ServerMetrics
 from shadow.bootstrap import (
     check_model,
+    make_keys,
     make_manager,
     make_worker,
     open_tasks,
@@ -97,6 +98,7 @@ async def serve(settings: Settings, *, worker_from: MakeWorker = make_worker) ->
         origins = origins_of(settings, port)
         tasks = await stack.enter_async_context(open_tasks(settings))
         accounts = Accounts(database=tasks.database, entropy=tasks.entropy)
+        keys = make_keys(settings, tasks.database)
         breakers = Breakers(resilience(settings).breaker)
         manager = make_manager(settings, breakers=breakers)
         tracer = await stack.enter_async_context(open_tracer(settings))
@@ -105,8 +107,9 @@ async def serve(settings: Settings, *, worker_from: MakeWorker = make_worker) ->
             Services(
                 tasks=tasks,
                 accounts=accounts,
+                keys=keys,
                 manager=manager,
-                check_model=lambda name: check_model(settings, name),
+                check_model=lambda name, payer: check_model(settings, name, keys=keys, payer=payer),
                 origins=origins,
                 metrics=ServerMetrics(tasks.database, breakers, worker=worker),
                 proxies=settings.server_trusted_proxies,

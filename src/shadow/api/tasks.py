@@ -15,6 +15,7 @@ from shadow.core.accounts import ProjectId, Scope
 from shadow.core.egress import parse_rules
 from shadow.core.errors import Rejected
 from shadow.core.ids import is_id
+from shadow.core.keys import Payer, payer_of
 from shadow.core.repositories import parse_repository
 from shadow.core.tasks import QueuedMessage, Task, TaskId
 from shadow.db.database import Transaction
@@ -40,8 +41,10 @@ from shadow.wire.tasks import (
     TaskMessage,
 )
 
-CheckModel = Callable[[str | None], Awaitable[str]]
-"""The full name of a model that can be asked; ``None``: the default. Raises: SettingsRefused, ModelNotFound, and others."""
+CheckModel = Callable[[str | None, Payer], Awaitable[str]]
+"""The full name of a model that can be asked on somebody's behalf; ``None``: the default.
+
+Raises: SettingsRefused, ModelNotFound, and others."""
 OF_SERVER = ("scripted:", "replay:")
 """Models that are files of the server."""
 
@@ -184,7 +187,7 @@ class TaskRoutes:
             new = await self._tasks.create(
                 repository,
                 asked.instruction,
-                model=await self._model(request, asked.model),
+                model=await self._model(request, asked.model, Payer(user_id=who.user.id, project_id=project_id)),
                 settings=TaskSettings(
                     branch=asked.branch, depth=asked.depth, egress=asked.allow, options=_options(asked.options)
                 ),
@@ -231,7 +234,7 @@ class TaskRoutes:
             message = await self._tasks.send(
                 task(request).id,
                 asked.text,
-                model=None if asked.model is None else await self._model(request, asked.model),
+                model=None if asked.model is None else await self._model(request, asked.model, payer_of(task(request))),
                 options=None if asked.options is None else _options(asked.options),
                 stop=asked.stop,
                 also=also,
@@ -289,10 +292,10 @@ class TaskRoutes:
     async def _as_it_stands(self, task_id: TaskId) -> Answer:
         return message_answer(TaskMessage.from_task(await self._tasks.find(task_id)))
 
-    async def _model(self, request: Request, name: str | None) -> str:
+    async def _model(self, request: Request, name: str | None, payer: Payer) -> str:
         if name is not None and name.startswith(OF_SERVER) and not is_local(principal(request)):
             raise Rejected("Models that are files of the server are for its own user.", mend="Give PROVIDER:NAME.")
-        return await self._check_model(name)
+        return await self._check_model(name, payer)
 
 
 def _address(of: Task) -> str:

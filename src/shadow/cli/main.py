@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shadow.cli import accounts, audit, tasks, workspaces
+from shadow.cli import accounts, audit, keys, tasks, workspaces
 from shadow.cli.outcome import (
     EXEC_FAILED,
     INTERRUPTED,
@@ -34,6 +34,7 @@ app.add_typer(tasks.app, name="task")
 app.add_typer(audit.app, name="audit")
 app.add_typer(accounts.tokens, name="token")
 app.add_typer(accounts.users, name="user")
+app.add_typer(keys.app, name="key")
 
 OF_THIS_HOST = ("backup", "demo", "doctor", "restore", "serve")
 """Commands that no server does."""

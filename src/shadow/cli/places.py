@@ -8,14 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from shadow.bootstrap import Watcher, make_manager, open_artifacts, open_model, open_tasks, record_to, start_logging
+from shadow.bootstrap import (
+    Watcher,
+    make_keys,
+    make_manager,
+    open_artifacts,
+    open_model,
+    open_tasks,
+    record_to,
+    start_logging,
+)
 from shadow.cli.outcome import say
 from shadow.cli.servers import chosen_url, open_server
 from shadow.cli.working import work
 from shadow.client.shadow import Shadow
+from shadow.core.accounts import LOCAL_USER
 from shadow.core.errors import NotFound, Unsupported
 from shadow.core.events import Recorded
 from shadow.core.ids import WorkspaceId
+from shadow.core.keys import Payer
 from shadow.core.repositories import LocalRepository, parse_repository
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId
 from shadow.settings import Settings, load_settings
@@ -118,13 +129,15 @@ class Here(Place):
     def __init__(self, settings: Settings, tasks: Tasks) -> None:
         self._settings = settings
         self._tasks = tasks
+        self._keys = make_keys(settings, tasks.database)
+        self._payer = Payer(user_id=LOCAL_USER)
 
     @property
     def tasks(self) -> TaskCalls:
         return self._tasks
 
     async def model(self, name: str | None) -> str | None:
-        async with open_model(self._settings, name) as model:
+        async with open_model(self._settings, name, keys=self._keys, payer=self._payer) as model:
             return model.name
 
     async def create(self, new: NewTask) -> Task:
@@ -145,8 +158,9 @@ class Here(Place):
 
     @asynccontextmanager
     async def recording(self, path: Path, model: str | None) -> AsyncGenerator[Watcher]:
-        async with open_model(self._settings, model) as opened:
-            with record_to(self._settings, path, opened) as watcher:
+        stored = await self._keys.secrets(self._payer)
+        async with open_model(self._settings, model, keys=self._keys, payer=self._payer) as opened:
+            with record_to(self._settings, path, opened, stored) as watcher:
                 yield watcher
 
     def patch(self, task_id: TaskId, artifact: str) -> bytes:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from shadow.client.accounts import AccountsClient
 from shadow.client.calling import Caller
 from shadow.client.events import follow
+from shadow.client.keys import KeysClient
 from shadow.client.tasks import TasksClient
 from shadow.client.workspaces import ServerWorkspaces
 from shadow.core.errors import Rejected
@@ -78,6 +79,7 @@ class Shadow:
         caller = Caller(self._transport)
         self.tasks = TasksClient(caller)
         self.accounts = AccountsClient(caller)
+        self.keys = KeysClient(caller)
         self.workspaces = ServerWorkspaces(self.url, token=token, resilience=resilience)
 
     def events(

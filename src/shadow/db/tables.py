@@ -273,3 +273,20 @@ budgets = Table(
     Column("body", Text, nullable=False),
 )
 """Of users who have others than the settings say."""
+
+provider_keys = Table(
+    "provider_keys",
+    metadata,
+    Column("owner", String(80), primary_key=True),
+    Column("provider", String(32), primary_key=True),
+    Column("project_id", String(64), ForeignKey("projects.id", ondelete="CASCADE")),
+    Column("sealed", Text, nullable=False),
+    Column("sealed_by", String(16), nullable=False),
+    Column("base_url", Text),
+    Column("hint", String(4), nullable=False),
+    Column("added_by", String(64), nullable=False),
+    Column("added_at", Time, nullable=False),
+    Index("keys_of_project", "project_id"),
+)
+"""Keys of users (``user/ID``) and of projects (``project/ID``, which go with theirs) for providers of models. What counts is
+in ``sealed``, owner and base URL too; ``sealed_by`` names the key that it was encrypted with."""

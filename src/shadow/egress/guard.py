@@ -10,7 +10,7 @@ from shadow.core.egress import EgressPolicy
 from shadow.egress.book import Book
 from shadow.egress.carrying import BUFFER_BYTES
 from shadow.egress.proxy import Proxy
-from shadow.egress.resolving import Resolver, resolve_by_system
+from shadow.egress.resolving import Resolver, checked_addresses, resolve_by_system
 
 
 @asynccontextmanager
@@ -36,3 +36,16 @@ async def guarding_proxy(
         server.close()
         await proxy.end()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def guarded_to(
+    policy: EgressPolicy, host: str, port: int, *, resolver: Resolver = resolve_by_system
+) -> AsyncGenerator[str]:
+    """As ``guarding_proxy``, for a client that speaks to one host: what is refused already now, is said now.
+
+    Each connection is judged again. Raises: Denied; Unavailable: it does not resolve.
+    """
+    await checked_addresses(policy, host, port, resolver=resolver)
+    async with guarding_proxy(policy, resolver=resolver) as url:
+        yield url

@@ -13,7 +13,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from shadow.core.egress import EgressLimits, EgressPolicy, EgressRule, parse_rules
+from shadow.core.egress import EgressLimits, EgressPolicy, EgressRule
+from shadow.core.outward import outward_policy
 from shadow.core.repositories import DEFAULT_PORTS, Credential, RemoteRepository, Scheme, is_address
 from shadow.egress.guard import guarding_proxy
 from shadow.egress.resolving import checked_addresses, resolve_by_system
@@ -81,7 +82,7 @@ def guard_policy(
         itself = is_address(repository.host) or repository.host == "localhost"
         ports = f"{repository.port},443" if repository.scheme is Scheme.SSH else f"{repository.port}"
         named = [f"{'' if itself else 'private:'}{host}:{ports}"]
-    return EgressPolicy(rules=(*parse_rules(["*:*", *named]), *rules), limits=EgressLimits(total_bytes=limit_bytes))
+    return outward_policy(rules, named=named, limits=EgressLimits(total_bytes=limit_bytes))
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shadow.core.egress import EgressRule
 from shadow.core.errors import Rejected
+from shadow.core.outward import check_host
 from shadow.core.repositories import Checkout, LocalRepository, Repository, branch_name, parse_repository
 from shadow.execution.interface import ToolExecutor
 from shadow.scm import access as reach
@@ -83,19 +84,23 @@ class Repositories:
         lfs: bool = False,
         about: str = "",
         progress: Progress | None = None,
+        trusted: bool = True,
     ) -> AsyncGenerator[Source]:
         """Bring the mirror up to date and open what a workspace is filled with.
 
         ``owner``: whose credentials reach it. ``branch``: a branch or a tag; ``None``: what HEAD names. ``about``: words for the
         name of the workspace's branch. ``submodules``: they come along, nested ones too. ``lfs``: so do large files that
-        git-lfs keeps. Raises: NotFound, NotARepository, EmptyRepository, CredentialsWanted, RemoteUnreachable, TlsFailed,
+        git-lfs keeps. ``trusted``: whoever named the repository may reach its host wherever it is; others
+        reach public ones, and what the settings name.
+
+        Raises: NotFound, NotARepository, EmptyRepository, CredentialsWanted, RemoteUnreachable, TlsFailed,
         UnsoundRepository, LimitExceeded, Denied, Rejected, Unsupported.
         """
         if depth is not None and depth < 1:
             raise Rejected(f"The depth must be at least 1, not {depth}.")
-        # Whoever names a host may reach it, wherever it is; what a repository names must be public.
-        trusted = frozenset({host} if (host := _host_of(repository)) else ())
-        asked = _Asked(owner=owner, depth=depth, submodules=submodules, lfs=lfs, progress=progress, trusted=trusted)
+        # The host that its user named; what a repository names itself must be public.
+        named = frozenset({host} if trusted and (host := _host_of(repository)) else ())
+        asked = _Asked(owner=owner, depth=depth, submodules=submodules, lfs=lfs, progress=progress, trusted=named)
         name = branch_name(about, entropy=self._entropy(8))
         budget = Budget(self._repository_limit_bytes)
         with ExitStack() as closing:
@@ -200,19 +205,25 @@ class Repositories:
             yield Source(checkout=replace(checkout, base_branch=None, base_commit=work.tip), clone=clone)
 
     async def deliver(
-        self, work: Work, checkout: Checkout, *, branch: str | None = None, ours: Collection[str] = ()
+        self,
+        work: Work,
+        checkout: Checkout,
+        *,
+        branch: str | None = None,
+        ours: Collection[str] = (),
+        trusted: bool = True,
     ) -> None:
         """Put the work on a branch of the repository that it came from: a new one, or one that only it was delivered to.
 
-        ``ours``: commits that were delivered there before, which it may replace.
+        ``ours``: commits that were delivered there before, which it may replace. ``trusted``: as for ``opened``.
         """
-        repository = parse_repository(checkout.repository, local_user=True)
+        repository = parse_repository(checkout.repository, local_user=trusted)
         name = checkout.branch if branch is None else branch
         await delivering.check_branch(name)
         if isinstance(repository, LocalRepository):
             await delivering.deliver_locally(work, find_local(repository.path), branch=name, ours=ours)
             return
-        async with self._access(repository, about="Pushing", trusted=True) as (access, _):
+        async with self._access(repository, about="Pushing", trusted=trusted) as (access, _):
             await delivering.push(work, access, branch=name, ours=ours)
 
     @asynccontextmanager
@@ -224,12 +235,14 @@ class Repositories:
             yield reach.to_local(source, about=f"{about} {identity}"), identity
             return
         credential = reach.credential_for(repository, self._tokens.by_host)
+        limit_bytes = TRAFFIC * self._repository_limit_bytes
+        policy = reach.guard_policy(repository, trusted=trusted, rules=self._egress, limit_bytes=limit_bytes)
+        if not trusted:
+            check_host(policy, repository.host, repository.port, setting="SHADOW_GIT_EGRESS")
         async with reach.to_remote(
             repository,
             credential=credential,
-            policy=reach.guard_policy(
-                repository, trusted=trusted, rules=self._egress, limit_bytes=TRAFFIC * self._repository_limit_bytes
-            ),
+            policy=policy,
             proxy=self._proxy,
             about=f"{about} {repository.url}",
         ) as access:

@@ -33,7 +33,7 @@ from shadow.tasks.checking import check_work
 from shadow.tasks.committing import commit_message
 from shadow.tasks.steps import REMOTE, Step, counted, step
 from shadow.tasks.values import Deliver, ProjectConfig, RunOptions, settings_from_json
-from shadow.tasks.workshop import WORKING_LEASE_S, Workshop, operation
+from shadow.tasks.workshop import WORKING_LEASE_S, Workshop, is_trusted, operation
 
 
 class CheckFailed(Rejected):
@@ -177,7 +177,11 @@ class HandingOut:
                 self._shop.artifacts.put(self._task.id, artifact, await patch(work))
             else:
                 await self._shop.repositories.deliver(
-                    work, self._checkout, branch=options.branch, ours=await self._delivered_before()
+                    work,
+                    self._checkout,
+                    branch=options.branch,
+                    ours=await self._delivered_before(),
+                    trusted=is_trusted(self._task),
                 )
                 where = f"{options.branch or work.branch} in {self._checkout.repository}"
             details.append(where)

@@ -29,7 +29,7 @@ from shadow.tasks.services import start_services
 from shadow.tasks.steps import REMOTE, Step, step
 from shadow.tasks.values import settings_from_json, settings_to_json
 from shadow.tasks.watching import start_egress
-from shadow.tasks.workshop import WORKING_LEASE_S, TaskHandler, end_commands, operation
+from shadow.tasks.workshop import WORKING_LEASE_S, TaskHandler, end_commands, is_trusted, operation
 
 SETUP_TIMEOUT_S = 1800.0
 
@@ -138,7 +138,11 @@ class Initialising(TaskHandler):
         settings = settings_from_json(task.settings)
         with step(log, Step.FETCH_REPOSITORY) as details:
             opening = self._shop.repositories.opened(
-                self._repository(task), branch=settings.branch, depth=settings.depth, about=task.title
+                self._repository(task),
+                branch=settings.branch,
+                depth=settings.depth,
+                about=task.title,
+                trusted=is_trusted(task),
             )
             try:
                 source = await opening.__aenter__()
@@ -153,7 +157,8 @@ class Initialising(TaskHandler):
             await opening.__aexit__(None, None, None)
 
     def _repository(self, task: Task) -> Repository:
-        return self._shop.tasks.credentials.get(task.id) or parse_repository(task.repository, local_user=True)
+        known = self._shop.tasks.credentials.get(task.id)
+        return known or parse_repository(task.repository, local_user=is_trusted(task))
 
     async def _install(
         self, context: JobContext, task: Task, setup: str | None, executor: ToolExecutor, log: TaskLog

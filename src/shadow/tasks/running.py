@@ -171,7 +171,7 @@ class Running(TaskHandler):
             raise NotFound("The task has no workspace any more.", mend="Begin a new task.")
         began = time.monotonic()
         await self._wake(context, task, project, begun, log)
-        async with shop.attached(task) as executor, shop.open_model(task.model) as model:
+        async with shop.attached(task) as executor, shop.open_model(task) as model:
             checkpointing = Checkpointing(context, task, executor, log, run=begun.number)
             if START not in context.recorded:
                 await context.step(CHECKPOINT, checkpointing.take)

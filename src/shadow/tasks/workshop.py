@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from shadow.agent.model import Model
 from shadow.agent.task_log import TaskLog, open_log
+from shadow.core.accounts import LOCAL_USER
 from shadow.core.errors import Conflict, NotFound, ShadowError
 from shadow.core.events import AttemptFailed, TaskEvent
 from shadow.core.git import GitPerson
@@ -30,7 +31,8 @@ WORKING_LEASE_S = 10 * RENEWAL_S
 KEPT_LEASE_S = 30 * 24 * 3600.0
 """How long the workspace of a task is kept, whatever becomes of its workers."""
 
-OpenModel = Callable[[str], AbstractAsyncContextManager[Model]]
+OpenModel = Callable[[Task], AbstractAsyncContextManager[Model]]
+"""The task's, with the keys that count for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,11 @@ class TaskHandler(Handler):
             wait_s=wait_s,
         )
         await events.append(transaction, TaskId(job.payload["task_id"]), [told])
+
+
+def is_trusted(task: Task) -> bool:
+    """Whether its owner has the rights of this host's user: its paths and the networks around it are theirs anyway."""
+    return task.owner == LOCAL_USER
 
 
 def task_id_of(context: JobContext) -> TaskId:

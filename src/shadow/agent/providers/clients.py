@@ -29,7 +29,7 @@ def connect(provider: Provider, model: str, endpoint: Endpoint, options: ModelOp
     timeout = httpx2.Timeout(connect=options.connect_s, read=options.silence_s, write=WRITE_S, pool=options.connect_s)
     limits = httpx2.Limits(keepalive_expiry=KEEP_ALIVE_S)
     try:
-        http = httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+        http = httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False, proxy=endpoint.proxy)
     except (ValueError, OSError, httpx2.InvalidURL) as error:
         raise SettingsRefused(
             f"Proxies or certificates of the environment cannot be used: {error}.",

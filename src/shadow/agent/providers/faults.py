@@ -26,8 +26,9 @@ from pydantic_ai.exceptions import (
     UserError,
 )
 
-from shadow.agent.providers.making import Provider
+from shadow.agent.providers.making import Endpoint, Provider
 from shadow.agent.providers.sendable import clean
+from shadow.agent.providers.trying import refused_by_guard
 from shadow.core.errors import ShadowError
 from shadow.core.models import (
     ContentRefused,
@@ -53,24 +54,30 @@ _POLICY_PHRASES = ("content filter", "content management policy", "content polic
 _TOO_LONG_PHRASES = (
     "prompt is too long", "context length", "context window", "context limit", "context size", "too many tokens",
 )  # fmt: skip
+_GUARD_SAYS = ("Egress refused", "egress policy refuses this connection")
+"""In front of tunnels, and of plain HTTP."""
 _HTML = re.compile(r"<[^>]{1,200}>")
 
 
-def fault(error: Exception, *, provider: Provider, model: str, key: str, base_url: str) -> ShadowError:
-    """The error of ours that ``error`` of a request stands for."""
+def fault(error: Exception, *, provider: Provider, model: str, endpoint: Endpoint) -> ShadowError:
+    """The error of ours that ``error`` of a request stands for. ``endpoint`` has its base URL."""
+    base_url = endpoint.base_url or ""
     to = provider.title[:1].upper() + provider.title[1:]
     status: object = getattr(error.__cause__, "status_code", None)
     if isinstance(status, int) and 300 <= status < 400:
         mend = "Set the base URL to where it leads; keys are not sent along with redirections."
         return ModelRequestRefused(f"{base_url} redirects ({status}).", mend=mend)
-    said = _said(error, key)
+    said = _said(error, endpoint.key)
+    if endpoint.proxy is not None and any(words in said for words in _GUARD_SAYS):
+        return refused_by_guard(base_url)
     match error:
         case ModelContextWindowExceededError():
             return ContextTooLong(f"The conversation does not fit into {model}: {said}")
         case ModelHTTPError(status_code=413):
             return ContextTooLong(f"The request is too large for {to}: {said}")
         case ModelAuthenticationError():
-            mend = f"Check {provider.settings.upper()}_API_KEY, and that the key may use {model}."
+            which = "the key that is stored" if endpoint.is_stored else f"{provider.settings.upper()}_API_KEY"
+            mend = f"Check {which}, and that it may use {model}."
             return ModelKeyRefused(f"{to} refuses the key: {said}", mend=mend)
         case ModelNotFoundError():
             mend = f"Check the model's name and the base URL ({base_url})."
@@ -90,7 +97,7 @@ def fault(error: Exception, *, provider: Provider, model: str, key: str, base_ur
         case ModelTimeoutError() | ModelRequestTimeout() | httpx2.TimeoutException():
             return ModelUnreachable(f"{to} did not answer in time ({base_url}): {said}")
         case ModelConnectionError(phase="connect") | httpx2.ConnectError():
-            return ModelUnreachable(f"{to} cannot be reached at {base_url}: {said}", mend=_reach(provider))
+            return ModelUnreachable(f"{to} cannot be reached at {base_url}: {said}", mend=_reach(provider, endpoint))
         case ModelConnectionError() | httpx2.HTTPError() | httpx2.StreamError():
             return ModelUnreachable(f"{to} broke off its answer: {said}")
         case ModelHTTPError():
@@ -125,7 +132,9 @@ def _of_status(error: ModelHTTPError, said: str, to: str) -> ShadowError:
     return ModelRequestRefused(f"{to} refuses the request ({status}): {said}")
 
 
-def _reach(provider: Provider) -> str:
+def _reach(provider: Provider, endpoint: Endpoint) -> str:
+    if endpoint.is_stored:
+        return "Check the base URL that is stored with the key."
     if provider.name == "ollama":
         return "Start it with `ollama serve`, or set SHADOW_OLLAMA_BASE_URL."
     return "Check the network, HTTPS_PROXY and the base URL."

@@ -85,6 +85,10 @@ class Endpoint:
     base_url: str | None = None
     """``None``: the provider's own."""
     key: str = field(default="", repr=False)
+    is_stored: bool = False
+    """Whether a user has stored it, rather than that the settings have it."""
+    proxy: str | None = field(default=None, repr=False)
+    """Through which it must be reached, since a user said where it is; holds a credential. ``None``: as the environment says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,8 @@ def make_model(name: str, *, endpoints: Mapping[str, Endpoint], options: ModelOp
     if provider.needs_key and not endpoint.key:
         variable = f"{provider.settings.upper()}_API_KEY"
         raise ModelKeyMissing(
-            f"There is no key for {provider.title}.", mend=f"Set SHADOW_{variable} (or {variable}) to your key."
+            f"There is no key for {provider.title}.",
+            mend=f"Set SHADOW_{variable} (or {variable}) to your key, or store one: shadow key add {provider.settings}.",
         )
     if not (endpoint.key.isascii() and endpoint.key.isprintable()):
         raise SettingsRefused(

@@ -30,8 +30,7 @@ class Requesting:
     def __init__(self, provider: Provider, model: str, endpoint: Endpoint, options: ModelOptions) -> None:
         self._provider = provider
         self._name = model
-        self._key = endpoint.key
-        self._base_url = endpoint.base_url or ""
+        self._endpoint = endpoint
         self._connected = connect(provider, model, endpoint, options)
         profile = self._connected.model.profile
         self._id_length = profile.get("tool_call_id_length")
@@ -47,7 +46,7 @@ class Requesting:
     @property
     def maker(self) -> str:
         """Who answers here: reasoning that this one made is valid for this one alone."""
-        return f"{self._provider.name}:{self._name} {self._base_url}"
+        return f"{self._provider.name}:{self._name} {self._endpoint.base_url or ''}"
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | AssistantMessage]:
         response: ModelResponse | None = None
@@ -81,9 +80,7 @@ class Requesting:
                 yield streamed.get()
         except (AgentRunError, UserError, httpx2.HTTPError, httpx2.StreamError, *_UNREADABLE) as error:
             # Not chained: what providers send back can hold the key, and what shows a chain shows it too.
-            raise fault(
-                error, provider=self._provider, model=self._name, key=self._key, base_url=self._base_url
-            ) from None
+            raise fault(error, provider=self._provider, model=self._name, endpoint=self._endpoint) from None
 
     def _answer(self, response: ModelResponse, request: ModelRequest) -> AssistantMessage:
         """Raises: ModelUnreachable, ModelOverloaded: it is no whole answer."""
