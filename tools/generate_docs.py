@@ -70,13 +70,16 @@ def sidecar_openapi() -> str:
 
 
 def openapi() -> str:
-    nobody: Any = SimpleNamespace(database=None, spenders=None)
+    nobody: Any = SimpleNamespace(database=None, spenders=None, limits=None)
     services = Services(
         tasks=nobody,
         accounts=nobody,
         manager=nobody,
         check_model=nobody,
         origins=Origins(allowed=frozenset(), secure=True),
+        repositories=nobody,
+        artifacts=nobody,
+        settings=nobody,
     )
     return ServerApp(services).description().decode()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from shadow.accounts.service import Accounts
 from shadow.api.access import Origins
 from shadow.api.app import ServerApp, Services
+from shadow.bootstrap import make_repositories, open_artifacts
 from shadow.core.accounts import CredentialKind, Principal, Project, ProjectId, ProjectRole, Role, User, UserId
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import TaskId, TaskState
@@ -21,6 +22,7 @@ from shadow.execution.interface import ToolExecutor
 from shadow.execution.mock.manager import MockWorkspaceManager
 from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint
 from shadow.http.server import HttpServer
+from shadow.settings import Settings
 from shadow.tasks.service import Tasks
 from tests.support.implementations import host
 from tests.support.rows import make_task
@@ -86,7 +88,10 @@ async def any_model(name: str | None) -> str:
 
 
 @asynccontextmanager
-async def serving_api(database: Database, manager: MockWorkspaceManager | None = None) -> AsyncGenerator[Api]:
+async def serving_api(
+    database: Database, manager: MockWorkspaceManager | None = None, *, settings: Settings | None = None
+) -> AsyncGenerator[Api]:
+    settings = settings or Settings(data_dir=Path("/nonexistent"))
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     accounts = Accounts(database=database, entropy=os.urandom)
@@ -97,6 +102,9 @@ async def serving_api(database: Database, manager: MockWorkspaceManager | None =
             accounts=accounts,
             manager=manager or Workspaces(),
             check_model=any_model,
+            repositories=make_repositories(settings),
+            artifacts=open_artifacts(settings),
+            settings=settings,
             user_requests_per_s=1_000_000,
             logins_per_min=1_000_000,
             origins=Origins(allowed=frozenset({url}), secure=False),

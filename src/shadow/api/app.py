@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Send
@@ -32,10 +32,14 @@ from shadow.api.auditing import Auditing
 from shadow.api.events import EventRoutes
 from shadow.api.headers import with_headers
 from shadow.api.metrics import ServerMetrics
+from shadow.api.models import ModelRoutes
 from shadow.api.projects import ProjectRoutes
 from shadow.api.rates import Rates
 from shadow.api.rechecking import Rechecking
+from shadow.api.repositories import RepositoryRoutes
 from shadow.api.request_log import knows_task, knows_user, logged
+from shadow.api.results import ResultRoutes
+from shadow.api.settings import SettingRoutes
 from shadow.api.sources import Network, neighbourhood, source_of
 from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
@@ -51,8 +55,11 @@ from shadow.http.app import HttpApp
 from shadow.http.metrics import Family
 from shadow.http.requests import Entropy
 from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
+from shadow.scm.repositories import Repositories
+from shadow.settings import Origin, Settings
 from shadow.sidecar.app import executor_routes
 from shadow.sidecar.operations import operation_id
+from shadow.storage.artifacts import ArtifactStore
 from shadow.tasks.service import Tasks
 
 EXECUTOR = "shadow.executor"
@@ -73,6 +80,10 @@ class Services:
     manager: WorkspaceManager
     check_model: CheckModel
     origins: Origins
+    repositories: Repositories
+    artifacts: ArtifactStore
+    settings: Settings
+    setting_origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
     metrics: ServerMetrics | None = None
     proxies: Sequence[Network] = ()
     """Whose word counts for where a request comes from."""
@@ -126,6 +137,10 @@ class ServerApp(HttpApp):
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *AuditRoutes(services.tasks.database).routes(),
                 *UsageRoutes(services.tasks, services.accounts).routes(),
+                *ResultRoutes(services.tasks, services.artifacts, self.holds).routes(),
+                *RepositoryRoutes(services.tasks.database, services.repositories).routes(),
+                *ModelRoutes(services.settings).routes(),
+                *SettingRoutes(services.settings, services.setting_origins, services.tasks.limits).routes(),
                 *WorkspaceListRoutes(services.tasks, services.manager).routes(),
                 *self._workspace_routes(),
             ]

@@ -14,11 +14,20 @@ from shadow.accounts.service import Accounts
 from shadow.api.access import Origins, origin
 from shadow.api.app import ServerApp, Services
 from shadow.api.metrics import ServerMetrics
-from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, resilience, start_logging
+from shadow.bootstrap import (
+    check_model,
+    make_manager,
+    make_repositories,
+    make_worker,
+    open_artifacts,
+    open_tasks,
+    resilience,
+    start_logging,
+)
 from shadow.core.errors import Denied, SettingsRefused, ShadowError
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
-from shadow.settings import Settings, load_settings
+from shadow.settings import Settings, load_settings, setting_origins
 
 BACKLOG = 2048
 
@@ -87,6 +96,10 @@ async def serve(settings: Settings) -> None:
                 manager=manager,
                 check_model=lambda name: check_model(settings, name),
                 origins=origins,
+                repositories=make_repositories(settings),
+                artifacts=open_artifacts(settings),
+                settings=settings,
+                setting_origins=setting_origins(),
                 metrics=ServerMetrics(tasks.database, breakers, worker=worker),
                 proxies=settings.server_trusted_proxies,
                 user_requests_per_s=settings.server_user_requests_per_s,
