@@ -70,7 +70,7 @@ def sidecar_openapi() -> str:
 
 
 def openapi() -> str:
-    nobody: Any = SimpleNamespace(database=None, spenders=None)
+    nobody: Any = SimpleNamespace(database=None, spenders=None, limits=None)
     services = Services(
         tasks=nobody,
         accounts=nobody,
@@ -78,6 +78,9 @@ def openapi() -> str:
         manager=nobody,
         check_model=nobody,
         origins=Origins(allowed=frozenset(), secure=True),
+        repositories=nobody,
+        artifacts=nobody,
+        settings=nobody,
     )
     return ServerApp(services).description().decode()
 

@@ -8,6 +8,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -617,6 +618,39 @@ def config_path() -> Path:
     """Where the settings file is looked for."""
     named = os.environ.get(CONFIG_VARIABLE)
     return Path(named).expanduser() if named else _base_directory("XDG_CONFIG_HOME", ".config") / "shadow/config.toml"
+
+
+class Source(StrEnum):
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where the value of a setting comes from."""
+
+    source: Source
+    name: str | None = None
+    """The variable, or the path of the file."""
+
+
+def setting_origins() -> Mapping[str, Origin]:
+    """Of each setting, by its name, as ``load_settings`` would take it now. Raises: SettingsRefused."""
+    path = config_path()
+    layers = [
+        {name: Origin(source=Source.DEFAULT) for name in Settings.model_fields},
+        {
+            name: Origin(source=Source.ENVIRONMENT, name=_FALLBACK_VARIABLES[name])
+            for name in _read_fallbacks(os.environ)
+        },
+        {
+            name: Origin(source=Source.FILE, name=str(path))
+            for name in _read_file(path, must_exist=CONFIG_VARIABLE in os.environ)
+        },
+        {name: Origin(source=Source.ENVIRONMENT, name=variable_name(name)) for name in _read_environment(os.environ)},
+    ]
+    return {name: origin for layer in layers for name, origin in layer.items()}
 
 
 def load_settings() -> Settings:

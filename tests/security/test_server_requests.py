@@ -176,7 +176,7 @@ async def test_every_answer_says_that_it_is_no_page(tmp_path: Path) -> None:
         (tmp_path / "ws_alice" / "files" / "page.html").write_bytes(page)
         for path in (
             "/v1/workspaces/ws_alice/files?path=page.html",
-            "/v1/workspaces/ws_alice/files?path=page.html&versioned=true",
+            "/v1/workspaces/ws_alice/files?path=page.html&limit_bytes=9",
             "/v1/workspaces/ws_alice/files/lines?path=page.html",
             "/v1/workspaces/ws_alice/tree",
             "/v1/workspaces/ws_alice/files?path=nothing",
@@ -224,7 +224,7 @@ async def test_a_workspace_cannot_speak_for_the_server(tmp_path: Path, status: s
         alice, token = await api.user("alice")
         await api.add_task("task_alice", owner=alice.id, workspace_id="ws_alice")
         bearer = f"Authorization: Bearer {token}"
-        for path in ("files?path=a&versioned=true", "files?path=a", "files/stat?path=a"):
+        for path in ("files?path=a&limit_bytes=9", "files?path=a", "files/stat?path=a"):
             answered, head, _ = await get(api, f"/v1/workspaces/ws_alice/{path}", bearer)
             assert answered not in (301, 302, 401), path
             names = {line.lower().partition(b":")[0] for line in head.split(b"\r\n")}

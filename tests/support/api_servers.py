@@ -17,6 +17,7 @@ from shadow.agent.providers import making
 from shadow.api.access import Origins
 from shadow.api.app import ServerApp, Services
 from shadow.api.tasks import CheckModel
+from shadow.bootstrap import make_repositories, open_artifacts
 from shadow.core.accounts import CredentialKind, Principal, Project, ProjectId, ProjectRole, Role, User, UserId
 from shadow.core.addresses import Address
 from shadow.core.ids import WorkspaceId
@@ -30,6 +31,7 @@ from shadow.execution.interface import ToolExecutor
 from shadow.execution.mock.manager import MockWorkspaceManager
 from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint
 from shadow.http.server import HttpServer
+from shadow.settings import Settings
 from shadow.tasks.service import Tasks
 from tests.support.implementations import host
 from tests.support.rows import make_task
@@ -110,8 +112,13 @@ async def any_key(provider: making.Provider, endpoint: making.Endpoint) -> None:
 
 @asynccontextmanager
 async def serving_api(
-    database: Database, manager: MockWorkspaceManager | None = None, *, check_model: CheckModel = any_model
+    database: Database,
+    manager: MockWorkspaceManager | None = None,
+    *,
+    check_model: CheckModel = any_model,
+    settings: Settings | None = None,
 ) -> AsyncGenerator[Api]:
+    settings = settings or Settings(data_dir=Path("/nonexistent"))
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     accounts = Accounts(database=database, entropy=os.urandom)
@@ -125,6 +132,9 @@ async def serving_api(
             keys=keys,
             manager=manager or Workspaces(),
             check_model=check_model,
+            repositories=make_repositories(settings),
+            artifacts=open_artifacts(settings),
+            settings=settings,
             user_requests_per_s=1_000_000,
             logins_per_min=1_000_000,
             origins=Origins(allowed=frozenset({url}), secure=False),

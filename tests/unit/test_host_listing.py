@@ -18,6 +18,7 @@ from shadow.execution.host.listing import list_entries
 from shadow.execution.host.paths import WorkspacePaths
 from shadow.execution.host.reading import read_file_lines
 from shadow.execution.host.threads import Stop, Stopped, in_thread
+from shadow.execution.host.writing import PathLocks
 from tests.support.descriptors import open_descriptors
 
 pytestmark = pytest.mark.anyio
@@ -213,7 +214,7 @@ def test_a_long_call_ends_when_nobody_waits_for_it_any_more(root: Path) -> None:
     paths, stop = WorkspacePaths(root), Stop()
     stop.set()
     with pytest.raises(Stopped):
-        delete(paths, "d", stop, recursive=True)
+        delete(paths, PathLocks(), "d", stop, recursive=True)
     with pytest.raises(Stopped):
         list_entries(paths, "d", stop, recursive=True, after=None, limit=1)
     with pytest.raises(Stopped):

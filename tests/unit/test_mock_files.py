@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadow.core.errors import LimitExceeded, ShadowError
-from shadow.core.files import FileStat
+from shadow.core.files import ANY_VERSION, FileContent, FileStat, Replacement
 from shadow.execution.host.files import HostFiles
 from shadow.execution.mock.files import MockFiles
 from shadow.execution.mock.tree import Link, Pipe, Tree
@@ -25,17 +26,20 @@ PATH = st.one_of(PATHS, PATHS, PATHS, ODD)
 WRITTEN = st.one_of(PLAIN, PLAIN, ODD)
 TARGETS = st.one_of(PLAIN, st.sampled_from(["/etc", "..", "link", "a/b", "/workspace/a", "nowhere"]))
 FLAG = st.booleans()
+SEEN = "seen"
+"""In place of the version of what is there."""
+EXPECTED = st.sampled_from([None, None, None, ANY_VERSION, SEEN, SEEN, "another"])
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("write"), WRITTEN, st.sampled_from([b"", b"x", b"one\ntwo\n"]), FLAG, FLAG),
+        st.tuples(st.just("write"), WRITTEN, st.sampled_from([b"", b"x", b"one\ntwo\n"]), FLAG, FLAG, EXPECTED),
         st.tuples(st.just("make_directory"), WRITTEN, FLAG),
-        st.tuples(st.just("move"), PATH, PATH, FLAG),
-        st.tuples(st.just("delete"), PATH, FLAG),
+        st.tuples(st.just("move"), PATH, PATH, FLAG, EXPECTED),
+        st.tuples(st.just("delete"), PATH, FLAG, EXPECTED),
         st.tuples(st.just("link"), NAMES | st.sampled_from(["link", "up"]), TARGETS),
         st.tuples(st.just("pipe"), NAMES),
         st.tuples(st.just("stat"), PATH, FLAG),
         st.tuples(st.just("read"), PATH),
-        st.tuples(st.just("replace"), PATH, st.sampled_from(["x", "o", "one\n"])),
+        st.tuples(st.just("replace"), PATH, st.sampled_from(["x", "o", "one\n"]), EXPECTED),
         st.tuples(st.just("list"), PATH, FLAG, st.integers(1, 3)),
     ),
     max_size=14,
@@ -48,20 +52,33 @@ def shown(stat: FileStat) -> tuple[object, ...]:
     return stat.path, stat.kind, size, stat.target
 
 
+def unversioned(told: FileContent | Replacement) -> object:
+    """A version is told, and says more on one file system than on another."""
+    assert told.version
+    return replace(told, version="")
+
+
 class OnHost:
     def __init__(self, root: Path) -> None:
         self.root, self.files = root, HostFiles(root, shown_root="/workspace")
 
     async def step(self, name: str, *given: object) -> object:
         match name, given:
-            case "write", (path, content, parents, exclusive):
-                return shown(await self.files.write_file(path, content, create_parents=parents, exclusive=exclusive))
+            case "write", (path, content, parents, exclusive, wanted):
+                expected = wanted and await self.version(wanted, path)
+                return shown(
+                    await self.files.write_file(
+                        path, content, create_parents=parents, exclusive=exclusive, expected=expected
+                    )
+                )
             case "make_directory", (path, parents):
                 return shown(await self.files.make_directory(path, create_parents=parents))
-            case "move", (source, target, overwrite):
-                return shown(await self.files.move(source, target, overwrite=overwrite))
-            case "delete", (path, recursive):
-                return await self.files.delete(path, recursive=recursive)
+            case "move", (source, target, overwrite, wanted):
+                expected = wanted and await self.version(wanted, source, follow=False)
+                return shown(await self.files.move(source, target, overwrite=overwrite, expected=expected))
+            case "delete", (path, recursive, wanted):
+                expected = wanted and await self.version(wanted, path, follow=False)
+                return await self.files.delete(path, recursive=recursive, expected=expected)
             case "link", (path, target):
                 if not os.path.lexists(self.root / path):
                     os.symlink(target, self.root / path)
@@ -73,14 +90,21 @@ class OnHost:
             case "stat", (path, follow):
                 return shown(await self.files.stat(path, follow=follow))
             case "read", (path,):
-                return await self.files.read_file(path)
-            case "replace", (path, old):
-                return await self.files.search_replace(path, old=old, new="new")
+                return unversioned(await self.files.read_file(path))
+            case "replace", (path, old, wanted):
+                expected = wanted and await self.version(wanted, path)
+                return unversioned(await self.files.search_replace(path, old=old, new="new", expected=expected))
             case "list", (path, recursive, limit):
                 page = await self.files.list_directory(path, recursive=recursive, limit=limit)
                 return [shown(entry) for entry in page.entries], page.next_after
             case _:
                 raise AssertionError(name)
+
+    async def version(self, wanted: str, path: str, *, follow: bool = True) -> str:
+        try:
+            return (await self.files.stat(path, follow=follow)).version or "none" if wanted == SEEN else wanted
+        except ShadowError:
+            return wanted
 
 
 class InMemory:
@@ -91,16 +115,25 @@ class InMemory:
     async def step(self, name: str, *given: object) -> object:
         files = self.files
         match name, given:
-            case "write", (path, content, parents, exclusive):
+            case "write", (path, content, parents, exclusive, wanted):
                 return shown(
-                    await files.write_file(path, content, mode=None, create_parents=parents, exclusive=exclusive)
+                    await files.write_file(
+                        path,
+                        content,
+                        mode=None,
+                        create_parents=parents,
+                        exclusive=exclusive,
+                        expected=wanted and self.version(wanted, path),
+                    )
                 )
             case "make_directory", (path, parents):
                 return shown(files.make_directory(path, create_parents=parents))
-            case "move", (source, target, overwrite):
-                return shown(files.move(source, target, overwrite=overwrite))
-            case "delete", (path, recursive):
-                return files.delete(path, recursive=recursive)
+            case "move", (source, target, overwrite, wanted):
+                expected = wanted and self.version(wanted, source, follow=False)
+                return shown(files.move(source, target, overwrite=overwrite, expected=expected))
+            case "delete", (path, recursive, wanted):
+                expected = wanted and self.version(wanted, path, follow=False)
+                return files.delete(path, recursive=recursive, expected=expected)
             case "link", (path, target):
                 if files.tree.resolve(path, follow=False).found is None:
                     files.make_node(path, Link(target=target, modified_at=0.0))
@@ -112,14 +145,21 @@ class InMemory:
             case "stat", (path, follow):
                 return shown(files.stat(path, follow=follow))
             case "read", (path,):
-                return files.read_file(path, offset=0, limit_bytes=100)
-            case "replace", (path, old):
-                return files.search_replace(path, old=old, new="new")
+                return unversioned(files.read_file(path, offset=0, limit_bytes=100))
+            case "replace", (path, old, wanted):
+                expected = wanted and self.version(wanted, path)
+                return unversioned(files.search_replace(path, old=old, new="new", expected=expected))
             case "list", (path, recursive, limit):
                 page = files.list_directory(path, recursive=recursive, after=None, limit=limit)
                 return [shown(entry) for entry in page.entries], page.next_after
             case _:
                 raise AssertionError(name)
+
+    def version(self, wanted: str, path: str, *, follow: bool = True) -> str:
+        try:
+            return self.files.stat(path, follow=follow).version or "none" if wanted == SEEN else wanted
+        except ShadowError:
+            return wanted
 
 
 async def answer(subject: OnHost | InMemory, step: tuple[object, ...]) -> object:

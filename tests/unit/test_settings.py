@@ -6,7 +6,7 @@ import pytest
 
 from shadow.core.errors import SettingsRefused
 from shadow.core.workspaces import Isolation, Mode
-from shadow.settings import Settings, UidRange, load_settings, variable_name
+from shadow.settings import Origin, Settings, Source, UidRange, load_settings, setting_origins, variable_name
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +167,20 @@ def test_keys_are_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch):
         load_settings()
     assert "anthropic_api_key" in refused.value.message
     assert "sk-secret" not in str(refused.value)
+
+
+def test_each_setting_says_where_it_comes_from(home: Path, monkeypatch: pytest.MonkeyPatch):
+    file = write_config(home, 'lease_s = 60\nopenai_api_key = "file"\nmodel = "ollama:x"\n')
+    monkeypatch.setenv("SHADOW_MODEL", "ollama:y")
+    monkeypatch.setenv("SHADOW_EGRESS", "")
+    monkeypatch.setenv("OPENAI_API_KEY", "tool")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "tool")
+    monkeypatch.setenv("AGENT_MODE", "mock")
+    found = setting_origins()
+    assert set(found) == set(Settings.model_fields)
+    assert found["lease_s"] == found["openai_api_key"] == Origin(source=Source.FILE, name=str(file))
+    assert found["model"] == Origin(source=Source.ENVIRONMENT, name="SHADOW_MODEL")
+    assert found["mode"] == Origin(source=Source.ENVIRONMENT, name="AGENT_MODE")
+    assert found["anthropic_api_key"] == Origin(source=Source.ENVIRONMENT, name="ANTHROPIC_API_KEY")
+    assert found["egress"] == Origin(source=Source.DEFAULT)
+    assert load_settings().model == "ollama:y"

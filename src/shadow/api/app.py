@@ -7,9 +7,9 @@ handler runs.
 
 import os
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
@@ -34,10 +34,14 @@ from shadow.api.callers import Callers
 from shadow.api.events import EventRoutes
 from shadow.api.keys import KeyRoutes
 from shadow.api.metrics import ServerMetrics
+from shadow.api.models import ModelRoutes
 from shadow.api.named import Named
 from shadow.api.observing import knows_task, observed
 from shadow.api.projects import ProjectRoutes
 from shadow.api.rechecking import Rechecking
+from shadow.api.repositories import RepositoryRoutes
+from shadow.api.results import ResultRoutes
+from shadow.api.settings import SettingRoutes
 from shadow.api.sources import Network
 from shadow.api.system import SystemRoutes
 from shadow.api.tasks import CheckModel, TaskRoutes
@@ -54,7 +58,10 @@ from shadow.http.app import HttpApp
 from shadow.http.metrics import Family
 from shadow.http.requests import REQUEST_ID, Entropy
 from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
+from shadow.scm.repositories import Repositories
+from shadow.settings import Origin, Settings
 from shadow.sidecar.app import executor_routes
+from shadow.storage.artifacts import ArtifactStore
 from shadow.tasks.service import Tasks
 
 USED_EVERY_S = 60.0
@@ -75,6 +82,10 @@ class Services:
     manager: WorkspaceManager
     check_model: CheckModel
     origins: Origins
+    repositories: Repositories
+    artifacts: ArtifactStore
+    settings: Settings
+    setting_origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
     metrics: ServerMetrics | None = None
     proxies: Sequence[Network] = ()
     """Whose word counts for where a request comes from."""
@@ -128,6 +139,10 @@ class ServerApp(HttpApp):
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *AuditRoutes(services.tasks.database).routes(),
                 *UsageRoutes(services.tasks, services.accounts).routes(),
+                *ResultRoutes(services.tasks, services.artifacts, self.holds).routes(),
+                *RepositoryRoutes(services.tasks.database, services.repositories).routes(),
+                *ModelRoutes(services.settings).routes(),
+                *SettingRoutes(services.settings, services.setting_origins, services.tasks.limits).routes(),
                 *WorkspaceListRoutes(services.tasks, services.manager).routes(),
                 *self._workspace_routes(),
             ]

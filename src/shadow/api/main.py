@@ -19,7 +19,9 @@ from shadow.bootstrap import (
     check_model,
     make_keys,
     make_manager,
+    make_repositories,
     make_worker,
+    open_artifacts,
     open_tasks,
     open_tracer,
     resilience,
@@ -31,7 +33,7 @@ from shadow.engine.worker import Worker
 from shadow.execution.interface import WorkspaceManager
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
-from shadow.settings import Settings, load_settings
+from shadow.settings import Settings, load_settings, setting_origins
 from shadow.tasks.service import Tasks
 
 BACKLOG = 2048
@@ -111,6 +113,10 @@ async def serve(settings: Settings, *, worker_from: MakeWorker = make_worker) ->
                 manager=manager,
                 check_model=lambda name, payer: check_model(settings, name, keys=keys, payer=payer),
                 origins=origins,
+                repositories=make_repositories(settings),
+                artifacts=open_artifacts(settings),
+                settings=settings,
+                setting_origins=setting_origins(),
                 metrics=ServerMetrics(tasks.database, breakers, worker=worker),
                 proxies=settings.server_trusted_proxies,
                 user_requests_per_s=settings.server_user_requests_per_s,

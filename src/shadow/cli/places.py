@@ -23,6 +23,7 @@ from shadow.cli.servers import chosen_url, open_server
 from shadow.cli.working import work
 from shadow.client.shadow import Shadow
 from shadow.core.accounts import LOCAL_USER
+from shadow.core.artifacts import Artifact
 from shadow.core.errors import NotFound, Unsupported
 from shadow.core.events import Recorded
 from shadow.core.ids import WorkspaceId
@@ -31,6 +32,7 @@ from shadow.core.repositories import LocalRepository, parse_repository
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId
 from shadow.settings import Settings, load_settings
 from shadow.tasks.elsewhere import is_elsewhere, other_host
+from shadow.tasks.looking import delivered, patch_of
 from shadow.tasks.refusals import check_capabilities
 from shadow.tasks.service import Tasks
 from shadow.tasks.values import RunOptions, TaskSettings
@@ -119,8 +121,11 @@ class Place(ABC):
         """What records a run, for ``--model replay:FILE``."""
 
     @abstractmethod
-    def patch(self, task_id: TaskId, artifact: str) -> bytes:
-        """What was delivered as a patch."""
+    async def patch(self, task_id: TaskId) -> bytes:
+        """What was delivered last, as a patch. Raises: NotFound."""
+
+    @abstractmethod
+    async def artifacts(self, task_id: TaskId) -> Sequence[Artifact]: ...
 
 
 class Here(Place):
@@ -163,8 +168,12 @@ class Here(Place):
             with record_to(self._settings, path, opened, stored) as watcher:
                 yield watcher
 
-    def patch(self, task_id: TaskId, artifact: str) -> bytes:
-        return open_artifacts(self._settings).get(task_id, artifact)
+    async def patch(self, task_id: TaskId) -> bytes:
+        work = await delivered(self._tasks.database, task_id)
+        return patch_of(work) if work.artifact is None else open_artifacts(self._settings).get(task_id, work.artifact)
+
+    async def artifacts(self, task_id: TaskId) -> Sequence[Artifact]:
+        return open_artifacts(self._settings).list(task_id)
 
 
 class There(Place):
@@ -229,12 +238,11 @@ class There(Place):
             details={"capability": "record"},
         )
 
-    def patch(self, task_id: TaskId, artifact: str) -> bytes:
-        raise Unsupported(
-            "A server keeps the patches that it delivers.",
-            mend=f"shadow task diff {task_id}, or --deliver branch.",
-            details={"capability": "patch"},
-        )
+    async def patch(self, task_id: TaskId) -> bytes:
+        return b"".join([piece async for piece in self._shadow.tasks.patch(task_id)])
+
+    async def artifacts(self, task_id: TaskId) -> Sequence[Artifact]:
+        return await self._shadow.tasks.artifacts(task_id)
 
 
 @asynccontextmanager

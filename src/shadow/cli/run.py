@@ -14,7 +14,7 @@ from shadow.cli.places import NewTask, Place, open_place
 from shadow.cli.run_display import JsonLines, Lines, took
 from shadow.cli.working import report_of
 from shadow.core.errors import AlreadyExists, Broken, Denied
-from shadow.core.tasks import Task, TaskId
+from shadow.core.tasks import Task
 from shadow.core.workspaces import Isolation
 from shadow.settings import Settings, load_settings
 from shadow.tasks.values import Deliver, RunOptions, RunReport
@@ -56,8 +56,6 @@ async def run(arguments: RunArguments, *, settings: Settings | None = None) -> i
         place = await stack.enter_async_context(open_place(settings))
         if place.is_here and settings.isolation is Isolation.NONE and not arguments.as_json:
             say(NO_WALL, style="yellow")
-        if not place.is_here and arguments.output is not None:
-            place.patch(TaskId("TASK"), "")
         # Before anything is made: what is wrong with it shows now.
         model = await place.model(arguments.model)
         tasks = place.tasks
@@ -73,11 +71,11 @@ async def run(arguments: RunArguments, *, settings: Settings | None = None) -> i
             after = 0
         recorded = await place.work(task.id, after=after, watchers=watchers)
         task = await tasks.find(task.id)
-    report = report_of(task.id, task.workspace_id, recorded)
-    if report is None:
-        raise Broken(f"The task {task.id} has stopped, and no run of it has ended.", mend="See `shadow task show`.")
-    if report.delivered is not None and report.delivered.artifact is not None and arguments.output is not None:
-        _write_patch(place.patch(task.id, report.delivered.artifact), arguments.output)
+        report = report_of(task.id, task.workspace_id, recorded)
+        if report is None:
+            raise Broken(f"The task {task.id} has stopped, and no run of it has ended.", mend="See `shadow task show`.")
+        if report.delivered is not None and report.delivered.artifact is not None and arguments.output is not None:
+            write_patch(await place.patch(task.id), arguments.output)
     if not arguments.as_json:
         tell(report, is_here=place.is_here)
     return exit_code(report)
@@ -148,7 +146,7 @@ def _limits(arguments: RunArguments) -> RunLimits:
     )
 
 
-def _write_patch(content: bytes, output: str) -> None:
+def write_patch(content: bytes, output: str) -> None:
     try:
         with Path(output).open("xb") as file:
             file.write(content)

@@ -1,4 +1,4 @@
-"""``shadow task list|show|events|diff``: read from the tasks' logs and, while there is one, their workspace."""
+"""``shadow task list|show|events|diff|patch|artifacts``: read from the tasks' logs and, while there is one, their workspace."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from shadow.cli.opening import open_manager
 from shadow.cli.outcome import DONE, print_json, say
 from shadow.cli.places import Place, open_place
+from shadow.cli.run import write_patch
 from shadow.cli.run_display import Lines
 from shadow.cli.tables import print_table
 from shadow.cli.text import span
@@ -80,6 +81,34 @@ async def diff(reference: str, *, as_json: bool) -> int:
         print_json({"task": task.id, "diff": content.decode(errors="replace")})
     else:
         sys.stdout.buffer.write(content)
+    return DONE
+
+
+async def patch(reference: str, *, output: str | None) -> int:
+    async with open_place() as place:
+        task = await place.tasks.find(reference)
+        content = await place.patch(task.id)
+    if output is not None:
+        write_patch(content, output)
+    else:
+        sys.stdout.buffer.write(content)
+    return DONE
+
+
+async def artifacts(reference: str, *, as_json: bool) -> int:
+    async with open_place() as place:
+        task = await place.tasks.find(reference)
+        found = await place.artifacts(task.id)
+    if as_json:
+        print_json({"artifacts": [asdict(one) for one in found]})
+    elif not found:
+        say("Nothing is kept of the task but its log.")
+    else:
+        now = time.time()
+        print_table(
+            ("NAME", "BYTES", "MADE"),
+            [(one.name, str(one.size_bytes), f"{span(now - one.made_at)} ago") for one in found],
+        )
     return DONE
 
 

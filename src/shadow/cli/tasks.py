@@ -65,6 +65,27 @@ def diff(reference: Reference, as_json: Json = False) -> None:
 
 
 @app.command()
+def patch(
+    reference: Reference,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where it goes; by default stdout.")
+    ] = None,
+) -> None:
+    """Print what a task delivered last as a patch, for `git am` or `git apply`."""
+    from shadow.cli import task_views
+
+    finish(lambda: task_views.patch(reference, output=output), as_json=False)
+
+
+@app.command()
+def artifacts(reference: Reference, as_json: Json = False) -> None:
+    """List the files that are kept of a task."""
+    from shadow.cli import task_views
+
+    finish(lambda: task_views.artifacts(reference, as_json=as_json), as_json=as_json)
+
+
+@app.command()
 def create(
     repo: Annotated[str, typer.Argument(metavar="REPO", help="A path, https://…, ssh://… or USER@HOST:PATH.")],
     instruction: Annotated[str, typer.Argument(metavar="INSTRUCTION", help="What is to be done.")],

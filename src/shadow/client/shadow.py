@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from shadow.client.accounts import AccountsClient
 from shadow.client.calling import Caller
+from shadow.client.catalogue import ModelsClient, RepositoriesClient
 from shadow.client.events import follow
 from shadow.client.keys import KeysClient
 from shadow.client.tasks import TasksClient
@@ -80,6 +81,8 @@ class Shadow:
         self.tasks = TasksClient(caller)
         self.accounts = AccountsClient(caller)
         self.keys = KeysClient(caller)
+        self.repositories = RepositoriesClient(caller)
+        self.models = ModelsClient(caller)
         self.workspaces = ServerWorkspaces(self.url, token=token, resilience=resilience)
 
     def events(

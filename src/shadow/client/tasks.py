@@ -1,19 +1,24 @@
 """Tasks of a server: each method is one call of its API."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict
 from urllib.parse import quote
 
 from pydantic_core import from_json
 
 from shadow.client.calling import Caller
+from shadow.client.downloads import download
+from shadow.core.artifacts import Artifact
 from shadow.core.checkpoints import before_run
 from shadow.core.errors import Broken
 from shadow.core.events import Recorded
+from shadow.core.runs import Run
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState
 from shadow.tasks.values import RunOptions
 from shadow.wire.events import decode_recorded
 from shadow.wire.message import outgoing, to_core
+from shadow.wire.runs import PAGE as RUNS_PAGE
+from shadow.wire.runs import ArtifactListMessage, RunListMessage
 from shadow.wire.tasks import (
     PAGE,
     CheckpointListMessage,
@@ -132,6 +137,34 @@ class TasksClient:
     async def resume(self, task_id: TaskId) -> None:
         """Go on where it was interrupted, or where its start failed."""
         await self._caller.tell("POST", _path(task_id, "resume"))
+
+    async def runs(self, task_id: TaskId) -> Sequence[Run]:
+        """What was said to the agent, and how each time ended, in order."""
+        found: list[Run] = []
+        after: int | None = 0
+        while after is not None:
+            page = await self._caller.ask(RunListMessage, _path(task_id, "runs"), {"after": after, "limit": RUNS_PAGE})
+            found += [to_core(one, Run) for one in page.runs]
+            after = page.next if page.runs else None
+        return found
+
+    async def artifacts(self, task_id: TaskId) -> Sequence[Artifact]:
+        """Files that are kept of it, by name."""
+        found: list[Artifact] = []
+        after: str | None = ""
+        while after is not None:
+            page = await self._caller.ask(ArtifactListMessage, _path(task_id, "artifacts"), {"after": after})
+            found += [to_core(one, Artifact) for one in page.artifacts]
+            after = page.next if page.artifacts else None
+        return found
+
+    def artifact(self, task_id: TaskId, name: str) -> AsyncGenerator[bytes]:
+        """The bytes of an artifact, in pieces."""
+        return download(self._caller.transport, _path(task_id, "artifacts", name))
+
+    def patch(self, task_id: TaskId) -> AsyncGenerator[bytes]:
+        """What it delivered last, for ``git am`` or ``git apply``, in pieces."""
+        return download(self._caller.transport, _path(task_id, "patch"))
 
     async def checkpoints(self, task_id: TaskId) -> Sequence[Checkpoint]:
         """What it can be rolled back to, oldest first."""

@@ -6,6 +6,7 @@ ShadowError
 │   └── RevisionNotFound
 ├── Conflict            the state forbids it (exists already, older epoch, not empty, …)
 │   ├── KeyReused           the idempotency key of something else
+│   ├── Changed             the file is not the version that the caller saw
 │   ├── UnbornHead, NothingToCommit, LocalChanges, GitInProgress
 │   └── GitFailed           git refused for a reason of its own
 ├── Rejected            the request can never succeed as it is (bad path, bad pattern, …)
@@ -105,6 +106,12 @@ class KeyReused(Conflict):
     """Something else was created under this idempotency key before."""
 
     code = "key_reused"
+
+
+class Changed(Conflict):
+    """What the caller saw, and named by its version, is not what is there now."""
+
+    code = "changed"
 
 
 class StaleEpoch(Conflict):

@@ -7,6 +7,10 @@ Python's ``surrogateescape``. An absolute path is accepted where it begins with 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shadow.core.errors import Changed, Rejected
+
+ANY_VERSION = "*"
+"""In place of a version: whichever; the file must be there."""
 MAX_SEARCH_REPLACE_BYTES = 64 * 1024 * 1024
 DEFAULT_READ_LIMIT_BYTES = 16 * 1024 * 1024
 DEFAULT_LISTING_LIMIT = 10_000
@@ -34,7 +38,8 @@ class FileStat:
     error: str | None = None
     """Why this directory's content could not be listed, where it could not."""
     version: str = ""
-    """Another one wherever the content may be another; only of regular files, by ``stat``, where the executor knows."""
+    """Another one wherever the content may be another; only of regular files, by ``stat`` and ``write_file``, and empty where
+    it cannot be told: while the file changes faster than its version could."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,8 @@ class FileContent:
     content: bytes
     offset: int
     size_bytes: int
+    version: str = ""
+    """Of the file that ``content`` is from, as ``FileStat.version``; empty also where it was changed while it was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +67,8 @@ class FileLines:
     """How many lines the file has; a last line without a line end counts."""
     truncated: bool
     """Whether ``content`` stopped before ``last`` was whole, at the limit of bytes."""
+    version: str = ""
+    """As ``FileContent.version``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +85,20 @@ class Replacement:
     line: int
     """1-based line where the replaced text began."""
     size_bytes: int
+    version: str = ""
+    """Of what was written."""
+
+
+def check_version(now: str | None, expected: str | None, shown: str) -> None:
+    """``now``: the version of what is there; ``None``: nothing is. ``expected``: as callers give it; ``None``: they do not care.
+
+    Raises: Changed; Rejected: an empty one was given, which is what a version that could not be told looks like.
+    """
+    if expected is None:
+        return
+    if not expected:
+        raise Rejected("The version that the file must have is empty: it was not known.", mend="Read the file again.")
+    if now is None:
+        raise Changed(f"{shown} is not there any more.", mend="Look at what there is now.")
+    if expected not in (ANY_VERSION, now):
+        raise Changed(f"{shown} is not the version that was seen.", mend="Read it again, and decide by what it is now.")

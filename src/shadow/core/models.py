@@ -74,6 +74,21 @@ class ContentRefused(Rejected):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderOffer:
+    """A provider of models, as a server offers it."""
+
+    name: str
+    """What its models' names begin with: ``PROVIDER:NAME``."""
+    title: str
+    example: str
+    """The name of one of its models."""
+    can_be_asked: bool
+    """Whether it can be reached: there is a key for it, or it needs none, and an address."""
+    lacks: str | None = None
+    """What is missing where it cannot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """US dollars for a million tokens."""
 
@@ -99,3 +114,17 @@ class Price:
         """What a request of at most so many tokens can cost, whichever of them are cached."""
         dearest = max(self.input, self.cache_read or self.input, self.cache_write or self.input)
         return (dearest * input_tokens + self.output * output_tokens) / 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOffer:
+    """What is known of a model."""
+
+    name: str
+    provider: str
+    can_be_asked: bool
+    lacks: str | None = None
+    context_tokens: int
+    """What runs reckon with, for a request and its answer together: what is known of the model, or a careful guess."""
+    price: Price | None
+    """``None``: nobody knows it, and its runs cost nothing on record."""

@@ -89,6 +89,33 @@ class Checkout:
     """How many commits of history came along; ``None``: all."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsedRepository:
+    """A repository that there are tasks for."""
+
+    repository: str
+    """As tasks have it: without credentials."""
+    tasks: int
+    used_at: float
+    """When anything last happened with one of them, seconds since 1970."""
+
+    @property
+    def name(self) -> str:
+        return _name(self.repository)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branches:
+    """What a task can start from."""
+
+    default: str | None
+    """The branch that HEAD names; ``None`` where it names none, or one without a commit."""
+    branches: tuple[str, ...]
+    tags: tuple[str, ...]
+    truncated: bool
+    """Whether there are more than are told."""
+
+
 def parse_repository(text: str, *, local_user: bool) -> Repository:
     """What ``text`` names. ``local_user``: whoever asks may read this host's files anyway.
 

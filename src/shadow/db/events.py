@@ -59,11 +59,19 @@ async def all_of(connection: AsyncConnection, task_id: TaskId) -> Sequence[Recor
     return found
 
 
-async def of_kinds(connection: AsyncConnection, task_id: TaskId, kinds: Collection[str]) -> Sequence[Recorded]:
-    """All of these kinds, in order. Ask for such as are few."""
-    query = select(events).where(events.c.task_id == task_id, events.c.kind.in_(kinds)).order_by(events.c.seq)
-    rows = (await connection.execute(query)).mappings().all()
+async def of_kinds(
+    connection: AsyncConnection, task_id: TaskId, kinds: Collection[str], *, after: int = 0, limit: int | None = None
+) -> Sequence[Recorded]:
+    """Of these kinds, behind number ``after``, in order. Ask for such as are few, or for at most ``limit``."""
+    query = select(events).where(events.c.task_id == task_id, events.c.kind.in_(kinds), events.c.seq > after)
+    rows = (await connection.execute(query.order_by(events.c.seq).limit(limit))).mappings().all()
     return [_recorded(row) for row in rows]
+
+
+async def last_of(connection: AsyncConnection, task_id: TaskId, kind: str) -> Recorded | None:
+    query = select(events).where(events.c.task_id == task_id, events.c.kind == kind).order_by(events.c.seq.desc())
+    row = (await connection.execute(query.limit(1))).mappings().one_or_none()
+    return None if row is None else _recorded(row)
 
 
 async def follow(database: Database, task_id: TaskId, *, after: int = 0) -> AsyncGenerator[Recorded]:

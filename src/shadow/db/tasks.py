@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shadow.core.accounts import ProjectId, ProjectRole, UserId
 from shadow.core.errors import Conflict, NotFound
 from shadow.core.ids import WorkspaceId
+from shadow.core.repositories import UsedRepository
 from shadow.core.tasks import Task, TaskId, TaskState, TaskStep, step
 from shadow.db.codec import decode_checkout, encode_checkout
 from shadow.db.database import Transaction
@@ -118,6 +119,24 @@ async def newest(
         at, last = before
         query = query.where((tasks.c.created_at < at) | ((tasks.c.created_at == at) & (tasks.c.id > last)))
     return _tasks(await connection.execute(query))
+
+
+async def repositories(
+    connection: AsyncConnection,
+    *,
+    limit: int,
+    seen_by: UserId | None = None,
+    before: tuple[float, str] | None = None,
+) -> Sequence[UsedRepository]:
+    """Those of the tasks that are there for them, the one that was used last first. ``before``: of the last one of the page
+    before."""
+    used_at, name = func.max(tasks.c.updated_at), tasks.c.repository
+    query = select(name, func.count(), used_at).where(_seen_by(seen_by)).group_by(name)
+    if before is not None:
+        at, last = before
+        query = query.having((used_at < at) | ((used_at == at) & (name > last)))
+    rows = await connection.execute(query.order_by(used_at.desc(), name).limit(limit))
+    return [UsedRepository(repository=text, tasks=count, used_at=at) for text, count, at in rows]
 
 
 async def hidden_from(

@@ -116,6 +116,12 @@ class ToolExecutor(ABC):
         await self.aclose()
 
     # Files
+    #
+    # Versions: reading and describing a regular file tells its version (``FileStat.version``), which is another one whenever
+    # its content is. What changes a file takes the ``expected`` one (or ``ANY_VERSION``: the file must be there) and raises
+    # ``Changed``, and leaves everything as it is, where that is not what is there. Of changes through executors of one
+    # workspace with the same ``expected`` exactly one goes through. Programs in the workspace are not held up meanwhile: what
+    # one of them writes in the very moment of a change that goes through is replaced like what it wrote before.
 
     @abstractmethod
     async def stat(self, path: str, *, follow: bool = True) -> FileStat:
@@ -146,20 +152,24 @@ class ToolExecutor(ABC):
         mode: int | None = None,
         create_parents: bool = True,
         exclusive: bool = False,
+        expected: str | None = None,
         operation: Operation | None = None,
     ) -> FileStat:
         """Replace the content as a whole, or not at all: no reader sees a part, a failure leaves the old file.
 
         A symlink is followed and its target replaced. The mode of an existing file stays unless ``mode`` is given.
-        ``exclusive`` refuses with ``AlreadyExists`` where something is there. Raises: NotAFile, LimitExceeded (disk full).
+        ``exclusive`` refuses with ``AlreadyExists`` where something is there. ``expected``: see "Versions".
+        Raises: NotAFile, Changed, LimitExceeded (disk full).
         """
 
     @abstractmethod
-    async def search_replace(self, path: str, *, old: str, new: str, operation: Operation | None = None) -> Replacement:
+    async def search_replace(
+        self, path: str, *, old: str, new: str, expected: str | None = None, operation: Operation | None = None
+    ) -> Replacement:
         """Replace the one occurrence of ``old`` by ``new``, literally, byte by byte; keeps everything else as it is.
 
         Overlapping occurrences count. Raises: EmptySearch, IdenticalReplacement, TextNotFound, TextNotUnique, NotAFile,
-        LimitExceeded (file above 64 MiB).
+        Changed, LimitExceeded (file above 64 MiB).
         """
 
     @abstractmethod
@@ -170,15 +180,31 @@ class ToolExecutor(ABC):
 
     @abstractmethod
     async def move(
-        self, source: str, target: str, *, overwrite: bool = False, operation: Operation | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool = False,
+        expected: str | None = None,
+        operation: Operation | None = None,
     ) -> FileStat:
-        """Rename; a symlink itself is moved. Raises: AlreadyExists, unless ``overwrite`` and ``target`` is a file."""
+        """Rename; a symlink itself is moved. ``expected``: of the source.
+
+        Raises: AlreadyExists, unless ``overwrite`` and ``target`` is a file; Changed.
+        """
 
     @abstractmethod
-    async def delete(self, path: str, *, recursive: bool = False, operation: Operation | None = None) -> None:
+    async def delete(
+        self,
+        path: str,
+        *,
+        recursive: bool = False,
+        expected: str | None = None,
+        operation: Operation | None = None,
+    ) -> None:
         """Remove a file, a symlink (never what it points to) or an empty directory; with ``recursive`` a whole tree.
 
-        Raises: Conflict where a directory is not empty; PathRefused for the root itself.
+        Raises: Conflict where a directory is not empty; Changed; PathRefused for the root itself.
         """
 
     @abstractmethod

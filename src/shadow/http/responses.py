@@ -13,7 +13,10 @@ from shadow.wire.errors import PROBLEM, encode_error, status_of
 from shadow.wire.message import Message
 
 SLICE_BYTES = 256 * 1024
+PARTIAL_CONTENT = 206
+NOT_MODIFIED = 304
 REQUEST_TIMEOUT = 408
+PRECONDITION_FAILED = 412
 TOO_MANY_REQUESTS = 429
 
 
@@ -47,17 +50,31 @@ class Answer:
             await send({"type": "http.response.body", "body": view[start : start + SLICE_BYTES], "more_body": more})
 
 
+class NotModified:
+    """The caller has what there is."""
+
+    def __init__(self, headers: Mapping[bytes, bytes]) -> None:
+        self._headers = list(headers.items())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": NOT_MODIFIED, "headers": self._headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
 class ByteStream:
-    """Bytes of unknown length. The first piece is awaited before anything is sent: until then an error has its status."""
+    """Bytes of unknown length, unless ``headers`` say it. The first piece is awaited before anything is sent: until then an
+    error has its status."""
 
     def __init__(
         self,
         pieces: AsyncIterator[bytes],
         holds: Holds,
         *,
+        status: int = 200,
         media_type: bytes = b"application/octet-stream",
         headers: Mapping[bytes, bytes] | None = None,
     ) -> None:
+        self._status = status
         self._pieces = pieces
         self._headers = [(b"content-type", media_type), *(headers or {}).items()]
         self._holds = holds
@@ -69,7 +86,7 @@ class ByteStream:
     async def _answer(self, receive: Receive, send: Send) -> None:
         async with closing(self._pieces) as pieces:
             piece = await anext(pieces, None)
-            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
             try:
                 async with self._holds.hold(receive):
                     while piece is not None:
@@ -80,8 +97,8 @@ class ByteStream:
         await send({"type": "http.response.body", "body": b""})
 
 
-def message_answer(message: Message) -> Answer:
-    return Answer(message.json_bytes())
+def message_answer(message: Message, *, headers: Mapping[bytes, bytes] | None = None) -> Answer:
+    return Answer(message.json_bytes(), headers=headers)
 
 
 def error_answer(

@@ -60,6 +60,10 @@ class RemoteRefs:
     refs: Mapping[str, str] = field(default_factory=dict[str, str])
     """Heads and tags; a tag may name an annotated tag."""
 
+    def names(self, prefix: str) -> tuple[str, ...]:
+        """Of the refs below ``prefix``, sorted, without it."""
+        return tuple(sorted(ref.removeprefix(prefix) for ref in self.refs if ref.startswith(prefix)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
@@ -157,7 +161,7 @@ class MirrorStore:
         """
         path = self.path_of(identity, owner, depth)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        remote = await _ask(access)
+        remote = await ask(access)
         if not remote.refs and remote.head_commit is None:
             raise EmptyRepository(f"{identity} has no commit yet.", mend="Commit something there first.")
         async with held(path.with_suffix(".lock"), timeout_s=LOCK_TIMEOUT_S):
@@ -248,7 +252,8 @@ async def has_commit(path: Path, commit: str) -> bool:
     return path.is_dir() and (await git(call, check=False)).code == 0
 
 
-async def _ask(access: Access) -> RemoteRefs:
+async def ask(access: Access) -> RemoteRefs:
+    """What the remote has. Raises: what ``failure`` makes of git's words; LimitExceeded: it says too much."""
     arguments = ["ls-remote", "--symref", *access.upload_pack, "--", access.address, "HEAD", f"{HEADS}*", f"{TAGS}*"]
     done = await git(replace(access.call, arguments=arguments), limit_bytes=MAX_REFS_BYTES)
     return parse_remote_refs(done.stdout)

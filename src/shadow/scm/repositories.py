@@ -1,5 +1,6 @@
 """Repositories for workspaces: in from where their user named them, out to where the work is wanted. What bootstrap wires."""
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -9,20 +10,23 @@ from pathlib import Path
 from shadow.core.egress import EgressRule
 from shadow.core.errors import Rejected
 from shadow.core.outward import check_host
-from shadow.core.repositories import Checkout, LocalRepository, Repository, branch_name, parse_repository
+from shadow.core.repositories import Branches, Checkout, LocalRepository, Repository, branch_name, parse_repository
 from shadow.execution.interface import ToolExecutor
 from shadow.scm import access as reach
 from shadow.scm import delivering
 from shadow.scm import lfs as large_files
 from shadow.scm.access import Access, Tokens
 from shadow.scm.collecting import Work, collected
+from shadow.scm.failures import RemoteUnreachable
 from shadow.scm.filling import Clone, Filling, Identity, fill
 from shadow.scm.git import Progress
 from shadow.scm.local_source import find_local
-from shadow.scm.mirrors import Mirror, MirrorStore, RemoteRefs, find_base
+from shadow.scm.mirrors import HEADS, TAGS, Mirror, MirrorStore, RemoteRefs, ask, find_base
 from shadow.scm.submodules import Budget, Module, locate, read_modules
 from shadow.scm.trees import list_tree
 
+LOOK_S = 30.0
+MAX_TOLD_REFS = 5000
 TRAFFIC = 2
 """How many times the limit of a repository's size may be carried for one fetch of it: a try and a repetition."""
 
@@ -167,6 +171,29 @@ class Repositories:
                 await self._open(locate(each, repository), asked, budget, closing, module=each, within=chain)
                 for each in inner
             ],
+        )
+
+    async def branches(self, repository: Repository, *, trusted: bool) -> Branches:
+        """What a task can start from; nothing is fetched. ``trusted``: its host may be any that whoever asks has named, not only
+        a public one. Takes at most ``LOOK_S``.
+
+        Raises: as ``opened``.
+        """
+        about = "Looking at"
+        try:
+            async with asyncio.timeout(LOOK_S), self._access(repository, about=about, trusted=trusted) as (access, _):
+                remote = await ask(access)
+        except TimeoutError as error:
+            raise RemoteUnreachable(
+                f"{about} {self.shown(repository)} took longer than {LOOK_S:.0f} s.", mend="Try again."
+            ) from error
+        heads, tags = remote.names(HEADS), remote.names(TAGS)
+        default = remote.head.removeprefix(HEADS) if remote.head is not None and remote.head in remote.refs else None
+        return Branches(
+            default=default,
+            branches=heads[:MAX_TOLD_REFS],
+            tags=tags[:MAX_TOLD_REFS],
+            truncated=max(len(heads), len(tags)) > MAX_TOLD_REFS,
         )
 
     def shown(self, repository: Repository) -> str:

@@ -4,7 +4,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
+from stat import S_ISREG
+from typing import BinaryIO
 
+from shadow.core.artifacts import Artifact
 from shadow.core.errors import Denied, LimitExceeded, NotFound
 from shadow.core.ids import ID_PATTERN, is_id
 
@@ -39,7 +42,32 @@ class ArtifactStore:
         try:
             return self._path(task_id, name).read_bytes()
         except OSError as error:
-            raise NotFound(f"The task {task_id} has no artifact {name}.") from error
+            raise _none(name) from error
+
+    def list(self, task_id: str) -> "list[Artifact]":
+        """Sorted by name; none where there is no such task. Raises: Denied."""
+        if not is_id(task_id):
+            return []
+        try:
+            with os.scandir(self._directory / task_id) as entries:
+                found = [_artifact(one.name, one.stat(follow_symlinks=False)) for one in entries if _is_name(one.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise Denied(f"The artifacts of {task_id} cannot be read: {error.strerror}.") from error
+        return sorted((one for one in found if one is not None), key=lambda one: one.name)
+
+    def open(self, task_id: str, name: str) -> tuple[BinaryIO, Artifact]:
+        """To be read, and closed. What is put in its place meanwhile does not mix in. Raises: NotFound."""
+        try:
+            file = open(os.open(self._path(task_id, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")  # noqa: SIM115
+        except OSError as error:
+            raise _none(name) from error
+        artifact = _artifact(name, os.fstat(file.fileno()))
+        if artifact is None:
+            file.close()
+            raise _none(name)
+        return file, artifact
 
     def delete_all(self, task_id: str) -> None:
         """Nothing happens where there are none."""
@@ -47,6 +75,22 @@ class ArtifactStore:
             rmtree(self._directory / task_id, ignore_errors=True)
 
     def _path(self, task_id: str, name: str) -> Path:
-        if not is_id(task_id) or not ID_PATTERN.fullmatch(name.replace(".", "-")) or name.startswith("."):
-            raise NotFound(f"There is no artifact {name!r} of {task_id!r}.")
+        if not is_id(task_id) or not _is_name(name):
+            raise _none(name)
         return self._directory / task_id / name
+
+
+def _is_name(name: str) -> bool:
+    return ID_PATTERN.fullmatch(name.replace(".", "-")) is not None and not name.startswith(".")
+
+
+def _artifact(name: str, found: os.stat_result) -> Artifact | None:
+    """``None``: it is no file."""
+    if not S_ISREG(found.st_mode):
+        return None
+    version = f"{found.st_ino:x}.{found.st_size:x}.{found.st_mtime_ns:x}"
+    return Artifact(name=name, size_bytes=found.st_size, made_at=found.st_mtime, version=version)
+
+
+def _none(name: str) -> NotFound:
+    return NotFound(f"There is no artifact {name!r} of that task.")

@@ -31,6 +31,7 @@ from shadow.testing import (
     terminal_readers,
     terminals,
     trees,
+    versions,
     watching,
     workspaces,
 )
@@ -41,6 +42,7 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     files,
     lines,
     replacements,
+    versions,
     directories,
     listings,
     paths,

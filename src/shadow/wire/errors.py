@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from shadow.core.errors import (
     Broken,
+    Changed,
     Conflict,
     Denied,
     LimitExceeded,
@@ -28,6 +29,7 @@ MAX_MESSAGE_CHARS = 16 * 1024
 status_by_class: Mapping[type[ShadowError], int] = {
     NotFound: 404,
     Conflict: 409,
+    Changed: 412,
     Rejected: 422,
     Denied: 403,
     Unauthenticated: 401,

@@ -27,8 +27,6 @@ class ReadQuery(PathQuery):
     offset: Offset = 0
     limit_bytes: Offset | None = None
     """At most so many bytes; without it, up to the end."""
-    versioned: bool = False
-    """Say by ``Shadow-Version`` which version of the file the bytes are of, so that a reader can go on after a cut."""
 
 
 class WriteQuery(PathQuery):
@@ -69,6 +67,8 @@ class ListQuery(DirectoryQuery):
 
 
 MAX_VERSION_CHARS = 200
+Version = Annotated[str, Field(max_length=MAX_VERSION_CHARS, pattern="^[!#-~]*$")]
+"""Stands between the quotes of an ``ETag`` too."""
 
 
 class FileStatMessage(Message, core=FileStat):
@@ -79,8 +79,7 @@ class FileStatMessage(Message, core=FileStat):
     modified_at: float
     target: FsPath | None = None
     error: OsText | None = None
-    version: str = Field(default="", max_length=MAX_VERSION_CHARS, pattern="^[!-~]*$")
-    """A header has it too."""
+    version: Version = ""
 
 
 class FileLinesMessage(Message, core=FileLines):
@@ -90,6 +89,7 @@ class FileLinesMessage(Message, core=FileLines):
     last: int
     total: Offset
     truncated: bool
+    version: Version = ""
 
 
 class ListingMessage(Message, core=Listing):
@@ -107,6 +107,7 @@ class ReplacementMessage(Message, core=Replacement):
     path: FsPath
     line: int
     size_bytes: Offset
+    version: Version = ""
 
 
 class MoveMessage(Message):

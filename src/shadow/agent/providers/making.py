@@ -109,6 +109,15 @@ def is_provider(name: str) -> bool:
     return name.partition(":")[0] in PROVIDERS
 
 
+def named(name: str) -> tuple[Provider, str]:
+    """The provider and its own name for the model. Raises: ModelNotFound: there is no such provider."""
+    prefix, colon, model_name = name.partition(":")
+    provider = PROVIDERS.get(prefix)
+    if provider is None or not colon or not model_name.strip():
+        raise _not_a_model(name, prefix)
+    return provider, model_name.strip()
+
+
 def make_model(name: str, *, endpoints: Mapping[str, Endpoint], options: ModelOptions | None = None) -> Model:
     """The model that ``name`` (``provider:name``) means. ``endpoints`` is by ``Provider.settings``.
 
@@ -116,10 +125,7 @@ def make_model(name: str, *, endpoints: Mapping[str, Endpoint], options: ModelOp
 
     Raises: ModelNotFound: no such provider; ModelKeyMissing; SettingsRefused: a base URL that is none.
     """
-    prefix, colon, model_name = name.partition(":")
-    provider = PROVIDERS.get(prefix)
-    if provider is None or not colon or not model_name.strip():
-        raise _not_a_model(name, prefix)
+    provider, model_name = named(name)
     given = endpoints.get(provider.settings, Endpoint())
     endpoint = replace(given, base_url=_base_url(provider, given), key=given.key.strip())
     if provider.needs_key and not endpoint.key:
@@ -135,7 +141,7 @@ def make_model(name: str, *, endpoints: Mapping[str, Endpoint], options: ModelOp
         )
     from shadow.agent.providers.loading import ProviderModel
 
-    return ProviderModel(provider, model_name.strip(), endpoint, options or ModelOptions())
+    return ProviderModel(provider, model_name, endpoint, options or ModelOptions())
 
 
 def _not_a_model(name: str, prefix: str) -> ModelNotFound:

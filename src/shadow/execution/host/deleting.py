@@ -7,17 +7,21 @@ import stat
 from shadow.core.errors import Conflict, NotFound
 from shadow.execution.host.paths import MAX_SWAPS, Descent, WorkspacePaths, keeps_changing, list_names, show_path
 from shadow.execution.host.threads import Stop
-from shadow.execution.host.writing import check_path_is_not_root
+from shadow.execution.host.versions import check_place
+from shadow.execution.host.writing import PathLocks, check_path_is_not_root
 
 _OWNER_ALL = stat.S_IRWXU
 _SWAPPED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
-def delete(paths: WorkspacePaths, path: str, stop: Stop, *, recursive: bool) -> None:
-    with paths.resolve(path, follow=False) as place:
+def delete(
+    paths: WorkspacePaths, locks: PathLocks, path: str, stop: Stop, *, recursive: bool, expected: str | None = None
+) -> None:
+    with paths.resolve(path, follow=False) as place, locks.hold(place.path):
         check_path_is_not_root(place, "deleted")
         if place.found is None:
             raise NotFound(f"{show_path(path)} is not there.")
+        check_place(place.parent, place.name, expected, path)
         if not stat.S_ISDIR(place.found.st_mode):
             os.unlink(place.name, dir_fd=place.parent)
         elif recursive:

@@ -155,20 +155,25 @@ class HostExecutor(ToolExecutor):
         mode: int | None = None,
         create_parents: bool = True,
         exclusive: bool = False,
+        expected: str | None = None,
         operation: Operation | None = None,
     ) -> FileStat:
         async def write() -> FileStat:
             return await self._files.write_file(
-                path, content, mode=mode, create_parents=create_parents, exclusive=exclusive
+                path, content, mode=mode, create_parents=create_parents, exclusive=exclusive, expected=expected
             )
 
-        return await self._once(operation, "write", write, decode=_file_stat, again=None if exclusive else write)
+        # What was conditional may have been done: then a second time would be refused.
+        again = None if exclusive or expected is not None else write
+        return await self._once(operation, "write", write, decode=_file_stat, again=again)
 
-    async def search_replace(self, path: str, *, old: str, new: str, operation: Operation | None = None) -> Replacement:
+    async def search_replace(
+        self, path: str, *, old: str, new: str, expected: str | None = None, operation: Operation | None = None
+    ) -> Replacement:
         return await self._once(
             operation,
             "search_replace",
-            lambda: self._files.search_replace(path, old=old, new=new),
+            lambda: self._files.search_replace(path, old=old, new=new, expected=expected),
             decode=lambda value: Replacement(**value),
         )
 
@@ -181,13 +186,29 @@ class HostExecutor(ToolExecutor):
         return await self._once(operation, "make_directory", make, decode=_file_stat, again=make)
 
     async def move(
-        self, source: str, target: str, *, overwrite: bool = False, operation: Operation | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool = False,
+        expected: str | None = None,
+        operation: Operation | None = None,
     ) -> FileStat:
         return await self._once(
-            operation, "move", lambda: self._files.move(source, target, overwrite=overwrite), decode=_file_stat
+            operation,
+            "move",
+            lambda: self._files.move(source, target, overwrite=overwrite, expected=expected),
+            decode=_file_stat,
         )
 
-    async def delete(self, path: str, *, recursive: bool = False, operation: Operation | None = None) -> None:
+    async def delete(
+        self,
+        path: str,
+        *,
+        recursive: bool = False,
+        expected: str | None = None,
+        operation: Operation | None = None,
+    ) -> None:
         async def delete_again() -> None:
             with suppress(NotFound):
                 await self._files.delete(path, recursive=recursive)
@@ -195,9 +216,9 @@ class HostExecutor(ToolExecutor):
         await self._once(
             operation,
             "delete",
-            lambda: self._files.delete(path, recursive=recursive),
+            lambda: self._files.delete(path, recursive=recursive, expected=expected),
             decode=lambda _: None,
-            again=delete_again,
+            again=None if expected is not None else delete_again,
         )
 
     async def list_directory(

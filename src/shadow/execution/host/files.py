@@ -79,9 +79,16 @@ class HostFiles:
         mode: int | None = None,
         create_parents: bool = True,
         exclusive: bool = False,
+        expected: str | None = None,
     ) -> FileStat:
         draft = writing.Draft(
-            self.paths, self.locks, path, mode=mode, create_parents=create_parents, exclusive=exclusive
+            self.paths,
+            self.locks,
+            path,
+            mode=mode,
+            create_parents=create_parents,
+            exclusive=exclusive,
+            expected=expected,
         )
         if isinstance(content, (bytes, bytearray, memoryview)):
             return await run_on(path, None, writing.write_whole, draft, content)
@@ -93,18 +100,24 @@ class HostFiles:
         finally:
             await in_thread(None, draft.close)
 
-    async def search_replace(self, path: str, *, old: str, new: str) -> Replacement:
-        return await run_on(path, None, replacing.search_replace, self.paths, self.locks, path, old=old, new=new)
+    async def search_replace(self, path: str, *, old: str, new: str, expected: str | None = None) -> Replacement:
+        return await run_on(
+            path, None, replacing.search_replace, self.paths, self.locks, path, old=old, new=new, seen=expected
+        )
 
     async def make_directory(self, path: str, *, create_parents: bool = True) -> FileStat:
         return await run_on(path, None, moving.make_directory, self.paths, path, create_parents=create_parents)
 
-    async def move(self, source: str, target: str, *, overwrite: bool = False) -> FileStat:
-        return await run_on(source, None, moving.move, self.paths, source, target, overwrite=overwrite)
+    async def move(self, source: str, target: str, *, overwrite: bool = False, expected: str | None = None) -> FileStat:
+        return await run_on(
+            source, None, moving.move, self.paths, self.locks, source, target, overwrite=overwrite, expected=expected
+        )
 
-    async def delete(self, path: str, *, recursive: bool = False) -> None:
+    async def delete(self, path: str, *, recursive: bool = False, expected: str | None = None) -> None:
         stop = Stop()
-        await run_on(path, stop, deleting.delete, self.paths, path, stop, recursive=recursive)
+        await run_on(
+            path, stop, deleting.delete, self.paths, self.locks, path, stop, recursive=recursive, expected=expected
+        )
 
     async def list_directory(
         self,

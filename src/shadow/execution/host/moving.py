@@ -6,12 +6,14 @@ import functools
 import os
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from shadow.core.errors import AlreadyExists, NotFound, Rejected
 from shadow.core.files import FileStat
 from shadow.execution.host.paths import Place, WorkspacePaths, show_path
 from shadow.execution.host.stats import describe, file_stat
-from shadow.execution.host.writing import check_path_is_not_root
+from shadow.execution.host.versions import check_place
+from shadow.execution.host.writing import PathLocks, check_path_is_not_root
 
 _RENAME_NOREPLACE = 1
 _NO_RENAMEAT2 = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
@@ -45,12 +47,27 @@ def _linked_directory(paths: WorkspacePaths, path: str) -> FileStat:
         return file_stat(place.path, place.found)
 
 
-def move(paths: WorkspacePaths, source: str, target: str, *, overwrite: bool) -> FileStat:
-    with paths.resolve(source, follow=False) as old, paths.resolve(target, follow=False) as new:
+def move(
+    paths: WorkspacePaths,
+    locks: PathLocks,
+    source: str,
+    target: str,
+    *,
+    overwrite: bool,
+    expected: str | None = None,
+) -> FileStat:
+    with (
+        paths.resolve(source, follow=False) as old,
+        paths.resolve(target, follow=False) as new,
+        ExitStack() as holding,
+    ):
         check_path_is_not_root(old, "moved")
         check_path_is_not_root(new, "replaced")
+        for path in sorted({old.path, new.path}):  # in one order: two moves never wait for each other
+            holding.enter_context(locks.hold(path))
         if old.found is None:
             raise NotFound(f"{show_path(source)} is not there.")
+        check_place(old.parent, old.name, expected, source)
         try:
             if overwrite:
                 _replace(old, new, target)

@@ -3,12 +3,14 @@
 import errno
 import os
 import stat
+from dataclasses import replace
 
 from shadow.core.errors import NotAFile, NotFound
 from shadow.core.files import FileContent, FileLines
 from shadow.execution.host.failures import error_from_os
 from shadow.execution.host.paths import MAX_SWAPS, Place, WorkspacePaths, keeps_changing, show_path
 from shadow.execution.host.threads import Stop
+from shadow.execution.host.versions import Reading
 from shadow.execution.lines import LineCutter, check_range
 
 PIECE_BYTES = 1024 * 1024
@@ -38,6 +40,10 @@ class OpenFile:
     def read(self, offset: int, size: int) -> bytes:
         """Fewer than ``size`` bytes only at the end of the file."""
         return read_at(self._fd, offset, size)
+
+    def reading(self) -> Reading:
+        """Begin to watch which version is read from now on."""
+        return Reading(self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -101,9 +107,12 @@ def check_regular(found: os.stat_result, asked: str) -> None:
 def read_content(paths: WorkspacePaths, path: str, *, offset: int, limit_bytes: int) -> FileContent:
     check_range(offset=offset, limit_bytes=limit_bytes)
     with OpenFile(paths, path) as file:
+        reading = file.reading()
         size = max(0, min(limit_bytes, file.size_bytes - offset))
         content = file.read(offset, size) if size else b""
-        return FileContent(path=file.path, content=content, offset=offset, size_bytes=file.size_bytes)
+        return FileContent(
+            path=file.path, content=content, offset=offset, size_bytes=file.size_bytes, version=reading.version()
+        )
 
 
 def read_file_lines(
@@ -111,6 +120,7 @@ def read_file_lines(
 ) -> FileLines:
     cutter = LineCutter(first=first, last=last, limit_bytes=limit_bytes)
     with OpenFile(paths, path) as file:
+        reading = file.reading()
         offset = 0
         while offset < file.size_bytes:  # no further: a log that grows meanwhile would never end
             stop.check()
@@ -119,4 +129,4 @@ def read_file_lines(
                 break
             cutter.feed(piece)
             offset += len(piece)
-        return cutter.result(file.path)
+        return replace(cutter.result(file.path), version=reading.version())

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from shadow.core.errors import NotFound
 from shadow.core.files import FileKind, FileStat
-from shadow.execution.host.paths import WorkspacePaths, decode_path, show_path
+from shadow.execution.host.paths import Place, WorkspacePaths, decode_path, show_path
+from shadow.execution.host.versions import settled, version_of
 
 
 def kind_of(mode: int) -> FileKind:
@@ -41,14 +42,16 @@ def read_stat(paths: WorkspacePaths, path: str, *, follow: bool) -> FileStat:
             raise NotFound(f"{show_path(path)} is not there.")
         if stat.S_ISLNK(place.found.st_mode):
             return describe(place.parent, place.name, place.path)
-        return replace(file_stat(place.path, place.found), version=_version(place.found))
+        if not stat.S_ISREG(place.found.st_mode):
+            return file_stat(place.path, place.found)
+        return _stat_of_file(place, place.found)
 
 
-def _version(found: os.stat_result) -> str:
-    """The time of the last change is the kernel's own: no program can set it back."""
-    if not stat.S_ISREG(found.st_mode):
-        return ""
-    return f"{found.st_dev:x}.{found.st_ino:x}.{found.st_size:x}.{found.st_mtime_ns:x}.{found.st_ctime_ns:x}"
+def _stat_of_file(place: Place, found: os.stat_result) -> FileStat:
+    now = settled(lambda: os.stat(place.name, dir_fd=place.parent, follow_symlinks=False))
+    if now is None:
+        return file_stat(place.path, found)
+    return replace(file_stat(place.path, now), version=version_of(now))
 
 
 def _target(directory: int, name: bytes) -> bytes | None:

@@ -7,12 +7,14 @@ import re
 import stat
 import threading
 from collections.abc import Generator
+from dataclasses import replace
 
 from shadow.core.errors import AlreadyExists, NotAFile, PathRefused, Rejected
-from shadow.core.files import FileStat
+from shadow.core.files import FileStat, check_version
 from shadow.execution.host.paths import MAX_SWAPS, Place, WorkspacePaths, keeps_changing, show_path
 from shadow.execution.host.reading import check_regular
 from shadow.execution.host.stats import file_stat
+from shadow.execution.host.versions import check_place, stamp, version_of
 
 _TEMPORARY_NAME = re.compile(rb"\.shadow-[0-9a-f]{16}\.tmp")
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
@@ -50,6 +52,7 @@ class Draft:
     """New content for one path. ``open``, then ``write`` as often as needed, then ``commit``; ``close`` in any case.
 
     What was not committed leaves nothing behind. All methods block; they raise Shadow's errors and ``OSError``.
+    ``expected``: the version of the file that it replaces, see ``versions``.
     ``unnamed=False`` does without ``O_TMPFILE``, as on file systems that lack it.
     """
 
@@ -62,16 +65,20 @@ class Draft:
         mode: int | None = None,
         create_parents: bool = True,
         exclusive: bool = False,
+        expected: str | None = None,
         unnamed: bool = True,
     ) -> None:
         if mode is not None and not 0 <= mode <= 0o7777:
             raise Rejected(f"mode must lie between 0 and 0o7777, not {mode:#o}.")
+        if exclusive and expected is not None:
+            raise Rejected("A file cannot be expected to be there and not to be there.")
         self._paths = paths
         self._locks = locks
         self._path = path
         self._mode = mode
         self._create_parents = create_parents
         self._exclusive = exclusive
+        self._expected = expected
         self._unnamed = unnamed
         self._place: Place | None = None
         self._fd = -1
@@ -118,27 +125,34 @@ class Draft:
             view = view[os.write(self._fd, view) :]
 
     def commit(self, *, expected: os.stat_result | None = None) -> FileStat:
-        """Put the file in place. Raises: Swapped: where ``expected`` is given and is not what is there now."""
+        """Put the file in place. Raises: Changed; Swapped: where ``expected`` is given and is not what is there now."""
         assert self._place is not None
         if self._mode is not None:
             os.fchmod(self._fd, self._mode)
+        stamped_ns = stamp(self._fd)
         with self._locks.hold(self._place.path):
             if expected is not None:
                 now = os.stat(self._place.name, dir_fd=self._place.parent, follow_symlinks=False)
                 if _identity(now) != _identity(expected):
                     raise Swapped
+            check_place(self._place.parent, self._place.name, self._expected, self._path)
             try:
                 self._put(self._place)
             except FileNotFoundError:
                 if self._temporary is not None or not self._create_parents:
                     raise
+                check_version(None, self._expected, show_path(self._path))
                 # The directory was removed meanwhile, perhaps by another write that failed and cleaned up.
                 self._place.close()
                 self._place = None  # what follows may fail, and there is nothing to undo then
                 self._place = self._resolve()
                 self._put(self._place)
         self._committed = True
-        return file_stat(self._place.path, os.fstat(self._fd))
+        written = os.fstat(self._fd)
+        version = (
+            version_of(written) if written.st_mtime_ns == stamped_ns else ""
+        )  # else somebody wrote into it already
+        return replace(file_stat(self._place.path, written), version=version)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -167,6 +181,8 @@ class Draft:
         return place
 
     def _check(self, place: Place) -> None:
+        now = None if place.found is None else version_of(place.found)
+        check_version(now, self._expected, show_path(self._path))
         if place.found is not None:
             if self._exclusive:
                 raise AlreadyExists(f"{show_path(self._path)} exists already.")

@@ -95,19 +95,24 @@ class MockToolExecutor(UnsupportedParts):
         mode: int | None = None,
         create_parents: bool = True,
         exclusive: bool = False,
+        expected: str | None = None,
         operation: Operation | None = None,
     ) -> FileStat:
         return await self._once(
             operation,
             "write_file",
             lambda: self._files.write_file(
-                path, content, mode=mode, create_parents=create_parents, exclusive=exclusive
+                path, content, mode=mode, create_parents=create_parents, exclusive=exclusive, expected=expected
             ),
         )
 
-    async def search_replace(self, path: str, *, old: str, new: str, operation: Operation | None = None) -> Replacement:
+    async def search_replace(
+        self, path: str, *, old: str, new: str, expected: str | None = None, operation: Operation | None = None
+    ) -> Replacement:
         return await self._change(
-            operation, "search_replace", lambda: self._files.search_replace(path, old=old, new=new)
+            operation,
+            "search_replace",
+            lambda: self._files.search_replace(path, old=old, new=new, expected=expected),
         )
 
     async def make_directory(
@@ -118,12 +123,29 @@ class MockToolExecutor(UnsupportedParts):
         )
 
     async def move(
-        self, source: str, target: str, *, overwrite: bool = False, operation: Operation | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool = False,
+        expected: str | None = None,
+        operation: Operation | None = None,
     ) -> FileStat:
-        return await self._change(operation, "move", lambda: self._files.move(source, target, overwrite=overwrite))
+        return await self._change(
+            operation, "move", lambda: self._files.move(source, target, overwrite=overwrite, expected=expected)
+        )
 
-    async def delete(self, path: str, *, recursive: bool = False, operation: Operation | None = None) -> None:
-        await self._change(operation, "delete", lambda: self._files.delete(path, recursive=recursive))
+    async def delete(
+        self,
+        path: str,
+        *,
+        recursive: bool = False,
+        expected: str | None = None,
+        operation: Operation | None = None,
+    ) -> None:
+        await self._change(
+            operation, "delete", lambda: self._files.delete(path, recursive=recursive, expected=expected)
+        )
 
     async def list_directory(
         self,

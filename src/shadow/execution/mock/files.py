@@ -1,9 +1,19 @@
 """The file methods of ``ToolExecutor`` on a tree in memory. Content is replaced as a whole: no reader sees a part."""
 
 from collections.abc import AsyncIterable, Callable
+from dataclasses import replace
+from hashlib import sha256
 
 from shadow.core.errors import AlreadyExists, Conflict, LimitExceeded, NotAFile, NotFound, PathRefused, Rejected
-from shadow.core.files import MAX_LISTING_LIMIT, FileContent, FileLines, FileStat, Listing, Replacement
+from shadow.core.files import (
+    MAX_LISTING_LIMIT,
+    FileContent,
+    FileLines,
+    FileStat,
+    Listing,
+    Replacement,
+    check_version,
+)
 from shadow.execution.lines import LineCutter, check_range
 from shadow.execution.mock.tree import Directory, File, Link, Node, Place, Tree, file_stat, walk
 from shadow.execution.occurrences import check_size, check_texts, find_unique
@@ -24,7 +34,7 @@ class MockFiles:
 
     def stat(self, path: str, *, follow: bool) -> FileStat:
         node, place = self.tree.find(path, follow=follow)
-        return file_stat(place.path, node)
+        return replace(file_stat(place.path, node), version=version_of(node))
 
     def open(self, path: str) -> tuple[bytes, str]:
         """The content of a regular file, and its path with links resolved. Raises: NotAFile, NotFound, …"""
@@ -35,7 +45,11 @@ class MockFiles:
         check_range(offset=offset, limit_bytes=limit_bytes)
         content, where = self.open(path)
         return FileContent(
-            path=where, content=content[offset : offset + limit_bytes], offset=offset, size_bytes=len(content)
+            path=where,
+            content=content[offset : offset + limit_bytes],
+            offset=offset,
+            size_bytes=len(content),
+            version=_version(content),
         )
 
     def read_lines(self, path: str, *, first: int, last: int | None, limit_bytes: int) -> FileLines:
@@ -43,7 +57,7 @@ class MockFiles:
         content, where = self.open(path)
         if content:
             cutter.feed(content)
-        return cutter.result(where)
+        return replace(cutter.result(where), version=_version(content))
 
     def list_directory(self, path: str, *, recursive: bool, after: str | None, limit: int) -> Listing:
         if not 1 <= limit <= MAX_LISTING_LIMIT:
@@ -71,12 +85,16 @@ class MockFiles:
         mode: int | None,
         create_parents: bool,
         exclusive: bool,
+        expected: str | None,
     ) -> FileStat:
         if mode is not None and not 0 <= mode <= 0o7777:
             raise Rejected(f"mode must lie between 0 and 0o7777, not {mode:#o}.")
-        self._writable(path, create_parents=create_parents, exclusive=exclusive)  # refused before the content is read
+        if exclusive and expected is not None:
+            raise Rejected("A file cannot be expected to be there and not to be there.")
+        # Refused before the content is read.
+        self._writable(path, create_parents=create_parents, exclusive=exclusive, expected=expected)
         whole = bytes(content) if isinstance(content, bytes | bytearray | memoryview) else await self._gather(content)
-        return self.write(path, whole, mode=mode, create_parents=create_parents, exclusive=exclusive)
+        return self.write(path, whole, mode=mode, create_parents=create_parents, exclusive=exclusive, expected=expected)
 
     def write(
         self,
@@ -86,13 +104,14 @@ class MockFiles:
         mode: int | None = None,
         create_parents: bool = True,
         exclusive: bool = False,
+        expected: str | None = None,
     ) -> FileStat:
-        place = self._writable(path, create_parents=create_parents, exclusive=exclusive)
+        place = self._writable(path, create_parents=create_parents, exclusive=exclusive, expected=expected)
         if mode is None:
             mode = place.found.mode if place.found is not None else 0o644
         file = File(content=content, mode=mode, modified_at=self._clock())
         self.tree.put(place, file, now=file.modified_at)
-        return file_stat(place.path, file)
+        return replace(file_stat(place.path, file), version=_version(content))
 
     async def _gather(self, pieces: AsyncIterable[bytes]) -> bytes:
         gathered = bytearray()
@@ -106,9 +125,10 @@ class MockFiles:
         if size > self._limit_bytes:
             raise LimitExceeded(f"The disk is full: it holds {self._limit_bytes} bytes.")
 
-    def _writable(self, path: str, *, create_parents: bool, exclusive: bool) -> Place:
+    def _writable(self, path: str, *, create_parents: bool, exclusive: bool, expected: str | None) -> Place:
         """Like ``open(2)``: with ``exclusive`` a link is something that is there, otherwise its target is meant."""
         place = self.tree.resolve(path, follow=not exclusive, create_parents=create_parents)
+        check_version(None if place.found is None else version_of(place.found), expected, show_path(path))
         if place.found is not None:
             if exclusive:
                 raise AlreadyExists(f"{show_path(path)} exists already.")
@@ -117,13 +137,19 @@ class MockFiles:
             raise NotAFile(f"{show_path(path)} names a directory.", mend="Leave out the slash at the end.")
         return place
 
-    def search_replace(self, path: str, *, old: str, new: str) -> Replacement:
+    def search_replace(self, path: str, *, old: str, new: str, expected: str | None) -> Replacement:
         wanted, replacement = check_texts(old, new)
         content, where = self.open(path)
+        check_version(_version(content), expected, show_path(path))
         check_size(len(content), path)
         position = find_unique(content, wanted, path)
         written = self.write(path, content[:position] + replacement + content[position + len(wanted) :])
-        return Replacement(path=where, line=content.count(b"\n", 0, position) + 1, size_bytes=written.size_bytes)
+        return Replacement(
+            path=where,
+            line=content.count(b"\n", 0, position) + 1,
+            size_bytes=written.size_bytes,
+            version=written.version,
+        )
 
     def make_directory(self, path: str, *, create_parents: bool) -> FileStat:
         place = self.tree.resolve(path, follow=False, create_parents=create_parents)
@@ -150,12 +176,13 @@ class MockFiles:
             raise AlreadyExists(f"{show_path(path)} exists already.")
         self.tree.put(place, node, now=self._clock())
 
-    def move(self, source: str, target: str, *, overwrite: bool) -> FileStat:
+    def move(self, source: str, target: str, *, overwrite: bool, expected: str | None = None) -> FileStat:
         old, new = self.tree.resolve(source, follow=False), self.tree.resolve(target, follow=False)
         _check_not_root(old, "moved")
         _check_not_root(new, "replaced")
         if old.found is None:
             raise NotFound(f"{show_path(source)} is not there.")
+        check_version(version_of(old.found), expected, show_path(source))
         if new.found is not None:
             self._check_replaceable(old.found, new.found, target, overwrite=overwrite)
         if isinstance(old.found, Directory) and any(directory is old.found for _, directory in new.way):
@@ -176,14 +203,25 @@ class MockFiles:
                 f"{show_path(target)} exists, and a directory cannot replace it.", mend="Delete it first."
             )
 
-    def delete(self, path: str, *, recursive: bool) -> None:
+    def delete(self, path: str, *, recursive: bool, expected: str | None = None) -> None:
         place = self.tree.resolve(path, follow=False)
         _check_not_root(place, "deleted")
         if place.found is None:
             raise NotFound(f"{show_path(path)} is not there.")
+        check_version(version_of(place.found), expected, show_path(path))
         if isinstance(place.found, Directory) and place.found.entries and not recursive:
             raise Conflict(f"The directory {show_path(path)} is not empty.", mend="Delete it recursively.")
         self.tree.remove(place, now=self._clock())
+
+
+def version_of(node: Node) -> str:
+    """Empty for what is no regular file."""
+    return _version(node.content) if isinstance(node, File) else ""
+
+
+def _version(content: bytes) -> str:
+    """Of what is in memory a hash costs little."""
+    return sha256(content).hexdigest()[:32]
 
 
 def _regular(node: Node, path: str) -> File:

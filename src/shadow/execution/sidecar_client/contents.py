@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from shadow.core.errors import Broken, Conflict, LimitExceeded, Unavailable
 from shadow.execution.sidecar_client.answers import asked_wait_s
 from shadow.execution.sidecar_client.transport import CutOff, NotSent, Sleep, Transport
-from shadow.wire.files import MAX_VERSION_CHARS
+from shadow.wire.versions import version_of
 
 RESUME_S = 30.0
 """How long a reader tries to resume, counted anew with each byte that comes."""
@@ -21,10 +21,10 @@ async def stream_file(
     with transport.admitted():
         while True:
             left = None if limit_bytes is None else limit_bytes - received
-            query = {"path": path, "offset": offset + received, "limit_bytes": left, "versioned": True}
+            query = {"path": path, "offset": offset + received, "limit_bytes": left}
             try:
                 async with transport.response("/v1/files", query, accept="application/octet-stream") as response:
-                    found = response.headers.get("Shadow-Version", "")[:MAX_VERSION_CHARS]
+                    found = version_of(response.headers.get("ETag"))
                     if received and found != version:
                         raise Conflict(
                             f"{path!a} was changed while it was read; {received} bytes came.", mend="Read it again."

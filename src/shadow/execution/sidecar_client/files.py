@@ -35,6 +35,7 @@ from shadow.wire.files import (
 )
 from shadow.wire.message import outgoing, parse_answer, to_core
 from shadow.wire.search import FileSearchResultMessage, GrepQueryMessage, GrepResultMessage
+from shadow.wire.versions import version_of
 
 SLOWEST_BYTES_PER_S = 1024 * 1024
 MAX_TIMED_BYTES = 4096 * SLOWEST_BYTES_PER_S
@@ -67,7 +68,8 @@ class FilesClient(Sender):
         if at != offset:
             raise Broken(f"The sidecar sent the file from offset {at} instead of {offset}.")
         shown = unquote(reply.headers.get("Shadow-Path", ""), errors="surrogateescape")
-        return FileContent(path=shown, content=reply.body, offset=at, size_bytes=size)
+        version = version_of(reply.headers.get("ETag"))
+        return FileContent(path=shown, content=reply.body, offset=at, size_bytes=size, version=version)
 
     async def read_lines(
         self, path: str, *, first: int = 1, last: int | None = None, limit_bytes: int = DEFAULT_READ_LIMIT_BYTES
@@ -93,6 +95,7 @@ class FilesClient(Sender):
         mode: int | None = None,
         create_parents: bool = True,
         exclusive: bool = False,
+        expected: str | None = None,
         operation: Operation | None = None,
     ) -> FileStat:
         whole = isinstance(content, bytes | bytearray | memoryview)
@@ -107,16 +110,20 @@ class FilesClient(Sender):
             },
             body=BytesBody(bytes(content)) if whole else StreamBody(content),
             operation=self.operation(operation),
+            expected=expected,
         )
         return _stat(reply)
 
-    async def search_replace(self, path: str, *, old: str, new: str, operation: Operation | None = None) -> Replacement:
+    async def search_replace(
+        self, path: str, *, old: str, new: str, expected: str | None = None, operation: Operation | None = None
+    ) -> Replacement:
         check_text(path)
         reply = await self.send(
             "POST",
             "/v1/files/replace",
             message=outgoing(ReplaceMessage, {"path": path, "old": old, "new": new}),
             operation=self.operation(operation),
+            expected=expected,
         )
         return to_core(parse_answer(ReplacementMessage, reply.body), Replacement)
 
@@ -133,7 +140,13 @@ class FilesClient(Sender):
         return _stat(reply)
 
     async def move(
-        self, source: str, target: str, *, overwrite: bool = False, operation: Operation | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool = False,
+        expected: str | None = None,
+        operation: Operation | None = None,
     ) -> FileStat:
         check_text(source)
         check_text(target)
@@ -142,12 +155,20 @@ class FilesClient(Sender):
             "/v1/files/move",
             message=outgoing(MoveMessage, {"source": source, "target": target, "overwrite": overwrite}),
             operation=self.operation(operation),
+            expected=expected,
         )
         return _stat(reply)
 
-    async def delete(self, path: str, *, recursive: bool = False, operation: Operation | None = None) -> None:
+    async def delete(
+        self,
+        path: str,
+        *,
+        recursive: bool = False,
+        expected: str | None = None,
+        operation: Operation | None = None,
+    ) -> None:
         query = {"path": path, "recursive": recursive}
-        await self.send("DELETE", "/v1/files", query=query, operation=self.operation(operation))
+        await self.send("DELETE", "/v1/files", query=query, operation=self.operation(operation), expected=expected)
 
     async def list_directory(
         self,

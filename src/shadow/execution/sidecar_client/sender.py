@@ -15,6 +15,7 @@ from shadow.execution.sidecar_client.transport import (
     Transport,
 )
 from shadow.wire.message import Message
+from shadow.wire.versions import if_match
 
 
 class Sender(ToolExecutor):
@@ -45,12 +46,13 @@ class Sender(ToolExecutor):
         message: Message | None = None,
         body: Body | None = None,
         operation: Operation | None = None,
+        expected: str | None = None,
         mutates: bool = False,
         repeatable: bool = True,
         answer_s: float = ANSWER_S,
         limit_bytes: int = MAX_SINGLE_BYTES,
     ) -> Reply:
-        headers: dict[str, str] = {}
+        headers: dict[str, str] = {} if expected is None else {"If-Match": if_match(expected)}
         if operation is not None:
             headers["Shadow-Operation"] = operation.id
             headers["Shadow-Epoch"] = str(operation.epoch)
