@@ -6,6 +6,7 @@ import ssl
 import stat
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -432,6 +433,32 @@ async def test_encrypting_anew_disturbs_nobody(shared_place: Place, tmp_path: Pa
         (newest, *_) = keys.sealing.ring().names
         assert {row["sealed_by"] for row in await rows(database)} == {newest}
         assert len(keys.sealing.ring().names) == (1 if forget_old else 7)
+
+
+async def test_what_was_encrypted_anew_between_two_looks_is_found(tmp_path: Path) -> None:
+    """The row was read, then its sealing key was forgotten by another process, then the file was read."""
+    place = make_place(SQLITE, tmp_path)
+
+    async def rotate() -> None:
+        async with place.open() as database:
+            await kept(database, tmp_path).rotate(forget_old=True)
+
+    class Overtaken(SealingKeys):
+        times = 0
+
+        def ring(self) -> Ring:
+            self.times += 1
+            if self.times == 1:
+                with ThreadPoolExecutor(1) as thread:
+                    thread.submit(asyncio.run, rotate()).result()
+            return super().ring()
+
+    async with place.open() as database:
+        keys = kept(database, tmp_path)
+        await put(keys, HERS)
+        keys.sealing = overtaken = Overtaken(file=tmp_path / "sealing-keys")
+        assert await used(keys, Payer(user_id=ALICE)) == KEY
+        assert overtaken.times == 2
 
 
 # Models
