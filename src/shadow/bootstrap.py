@@ -138,6 +138,9 @@ def default_budgets(settings: Settings) -> Budgets:
         tokens_month=settings.budget_tokens_month,
         usd_day=settings.budget_usd_day,
         usd_month=settings.budget_usd_month,
+        cpu_s_day=settings.budget_cpu_s_day,
+        cpu_s_month=settings.budget_cpu_s_month,
+        storage_bytes=settings.budget_storage_bytes,
     )
 
 

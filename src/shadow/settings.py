@@ -331,6 +331,26 @@ class Settings(BaseModel):
         description="As SHADOW_BUDGET_USD_DAY, in a month.",
         json_schema_extra={"shown_default": "none"},
     )
+    budget_cpu_s_day: CountLimit = Field(
+        default=None,
+        ge=0,
+        description="CPU time that the workspaces of one user's tasks may take in a day (of UTC), as SHADOW_BUDGET_TOKENS_DAY; a "
+        "run ends before its next tool call. What counts: docs/operations.md.",
+        json_schema_extra={"unit": "CPU seconds", "shown_default": "none"},
+    )
+    budget_cpu_s_month: CountLimit = Field(
+        default=None,
+        ge=0,
+        description="As SHADOW_BUDGET_CPU_S_DAY, in a month.",
+        json_schema_extra={"unit": "CPU seconds", "shown_default": "none"},
+    )
+    budget_storage_bytes: ByteLimit = Field(
+        default=None,
+        ge=0,
+        description="What the workspaces and artifacts of one user's tasks may take together, as last measured, unless an "
+        "administrator gives them another budget. Where it is used up, no task and no run begins.",
+        json_schema_extra={"unit": "bytes", "shown_default": "none"},
+    )
     limit_command_time_s: NumberLimit = Field(
         default=None,
         gt=0,

@@ -23,7 +23,7 @@ class UsageRoutes:
                 "GET",
                 "/v1/usage",
                 self.usage,
-                summary="What one has spent on models today and this month, and may; of everybody, for administrators.",
+                summary="What one has spent today and this month, keeps, and may; of everybody, for administrators.",
                 query=UsageQuery,
                 answer=UsageListMessage,
                 access=Scope.ACCOUNT,

@@ -7,10 +7,11 @@ from shadow.core.errors import NotFound, ShadowError
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState, TaskStep, step
 from shadow.core.workspaces import WorkspaceState
-from shadow.db import jobs, messages, spending, tasks
+from shadow.db import jobs, measurements, messages, spending, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
 from shadow.tasks.elsewhere import is_elsewhere, leave_to_its_host
+from shadow.tasks.measuring import Measuring
 from shadow.tasks.workshop import KEPT_LEASE_S, TaskHandler, Workshop
 
 CLEAN_UP_EVERY_S = 60.0
@@ -25,6 +26,7 @@ class Hibernating(TaskHandler):
         if task.state is not TaskState.IDLE or context.stop.is_set():
             return
         if task.workspace_id is not None:
+            await Measuring(self._shop, context).leaving(task)
             await self._shop.manager.hibernate(task.workspace_id, keep_s=KEPT_LEASE_S)
 
         async def tell(transaction: Transaction) -> None:
@@ -46,7 +48,9 @@ class Archiving(TaskHandler):
         step(task.state, TaskStep.ARCHIVE)  # before anything is gone
         elsewhere = is_elsewhere(task, self._shop.tasks.host)
         if task.workspace_id is not None and not elsewhere:
+            await Measuring(self._shop, context).leaving(task)
             await self._shop.manager.destroy(task.workspace_id)
+        artifact_bytes = self._shop.artifacts.size_of(task.id)
 
         async def tell(transaction: Transaction) -> None:
             if elsewhere:
@@ -54,6 +58,7 @@ class Archiving(TaskHandler):
             for message in await messages.queue(transaction.connection, task.id):
                 await messages.remove(transaction, task.id, message.id)
             await tasks.change(transaction, task.id, workspace_id=None)
+            await measurements.note_size(transaction, task.id, workspace_bytes=0, artifact_bytes=artifact_bytes)
             await self._shop.tasks.move(transaction, task.id, TaskStep.ARCHIVE)
 
         context.finish_with(tell)
@@ -66,6 +71,7 @@ class Deleting(TaskHandler):
         task = await self._shop.task(context)
         elsewhere = is_elsewhere(task, self._shop.tasks.host)
         if task.workspace_id is not None and not elsewhere:
+            await Measuring(self._shop, context).leaving(task)
             await self._shop.manager.destroy(task.workspace_id)
         self._shop.artifacts.delete_all(task.id)
 
@@ -147,6 +153,7 @@ class CleaningUp(Handler):
                 except ShadowError:
                     continue  # somebody uses it again, or it is gone, or nobody can tell: then it waits
         await self._mend_stuck(context)
+        await Measuring(self._shop, context).all_here()
         async with context.write() as transaction:
             await jobs.prune(transaction, FORGET_JOBS_AFTER_S)
             await spending.forget_old(transaction)
