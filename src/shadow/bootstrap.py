@@ -261,7 +261,7 @@ async def make_worker(
     from shadow.scm.people import users_identity
     from shadow.tasks.ending import CLEAN_UP_EVERY_S, CleanupPolicy
     from shadow.tasks.handlers import make_handlers
-    from shadow.tasks.service import clean_up_of
+    from shadow.tasks.kinds import clean_up_of
     from shadow.tasks.workshop import Workshop
 
     person = await users_identity()

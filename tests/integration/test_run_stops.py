@@ -26,7 +26,8 @@ from shadow.engine.worker import Worker
 from shadow.settings import Settings
 from shadow.tasks.ending import CleanupPolicy
 from shadow.tasks.handlers import make_handlers
-from shadow.tasks.service import RUN, Tasks
+from shadow.tasks.kinds import RUN
+from shadow.tasks.service import Tasks
 from shadow.tasks.values import TaskSettings
 from shadow.tasks.workshop import Workshop
 from tests.support.databases import Place

@@ -15,8 +15,8 @@ from shadow.core.workspaces import WorkspaceSpec
 from shadow.db.database import Database
 from shadow.db.tables import jobs as table
 from shadow.execution.mock.manager import MockWorkspaceManager
-from shadow.tasks import service
-from shadow.tasks.elsewhere import FREE, OtherHost, watch_for_its_host
+from shadow.tasks import kinds
+from shadow.tasks.elsewhere import OtherHost, watch_for_its_host
 from shadow.tasks.ending import Archiving, Deleting, Freeing
 from shadow.tasks.running import BEGIN, Running
 from tests.support.databases import Place
@@ -36,7 +36,7 @@ async def database(shared_place: Place) -> AsyncGenerator[Database]:
 
 async def free_jobs(database: Database) -> list[tuple[str | None, JobState]]:
     async with database.read() as connection:
-        rows = await connection.execute(select(table.c.host, table.c.state).where(table.c.kind == FREE))
+        rows = await connection.execute(select(table.c.host, table.c.state).where(table.c.kind == kinds.FREE))
     return [(host, JobState(state)) for host, state in rows]
 
 
@@ -51,12 +51,12 @@ async def test_what_needs_the_other_host_is_left_to_it_or_refused(database: Data
         return
     await here.send(task.id, "x")
     (job,) = await jobs_of(database, task.id)
-    assert (job.kind, job.host) == (service.RUN, THERE)
+    assert (job.kind, job.host) == (kinds.RUN, THERE)
 
 
 async def test_who_waits_is_told_that_nobody_comes(database: Database) -> None:
     task = await put_task(database, TaskState.IDLE, host=THERE)
-    await add_job(make_tasks(database, host=THERE), task, service.RUN)
+    await add_job(make_tasks(database, host=THERE), task, kinds.RUN)
     async with asyncio.timeout(30):
         with pytest.raises(OtherHost, match=THERE) as refused:
             await watch_for_its_host(database, task.id, HOST, within_s=SOON_S)
@@ -73,8 +73,8 @@ async def test_who_waits_goes_on_waiting_while_somebody_is_at_it(database: Datab
         begun.set()
         await goes_on.wait()
 
-    async with worker(database, {service.RUN: Does(run)}, host=THERE):
-        job = await add_job(there, task, service.RUN)
+    async with worker(database, {kinds.RUN: Does(run)}, host=THERE):
+        job = await add_job(there, task, kinds.RUN)
         await asyncio.wait_for(begun.wait(), 20)
         watch = asyncio.ensure_future(watch_for_its_host(database, task.id, HOST, within_s=SOON_S))
         assert (await asyncio.wait({watch}, timeout=4 * SOON_S))[0] == set()
@@ -85,7 +85,7 @@ async def test_who_waits_goes_on_waiting_while_somebody_is_at_it(database: Datab
     watch.cancel()
 
 
-@pytest.mark.parametrize("how", [service.ARCHIVE, service.DELETE])
+@pytest.mark.parametrize("how", [kinds.ARCHIVE, kinds.DELETE])
 async def test_it_is_let_go_of_at_once_and_its_workspace_when_its_host_comes(
     database: Database, tmp_path: Path, how: str
 ) -> None:
@@ -95,22 +95,22 @@ async def test_it_is_let_go_of_at_once_and_its_workspace_when_its_host_comes(
     task = await put_task(database, TaskState.IDLE, host=THERE, workspace_id=workspace.id)
     shop_there = make_shop(there, tmp_path / THERE, manager_there)
     shop_there.artifacts.put(task.id, "a.patch", b"x")
-    await (here.archive if how == service.ARCHIVE else here.delete)(task.id)
+    await (here.archive if how == kinds.ARCHIVE else here.delete)(task.id)
     (job,) = await jobs_of(database, task.id)
     shop = make_shop(here, tmp_path / HOST)
     async with worker(
-        database, {service.ARCHIVE: Archiving(shop), service.DELETE: Deleting(shop), FREE: Freeing(shop)}, host=HOST
+        database, {kinds.ARCHIVE: Archiving(shop), kinds.DELETE: Deleting(shop), kinds.FREE: Freeing(shop)}, host=HOST
     ):
         (job,) = await ended(database, job.id)
         assert job.state is JobState.DONE, job.error
         assert await free_jobs(database) == [(THERE, JobState.WAITING)]
     left = [(task.state, task.workspace_id) for task in await here.list(limit=10)]
-    assert left == ([(TaskState.ARCHIVED, None)] if how == service.ARCHIVE else [])
+    assert left == ([(TaskState.ARCHIVED, None)] if how == kinds.ARCHIVE else [])
     assert [status.id for status in await manager_there.list()] == [workspace.id]
-    async with worker(database, {FREE: Freeing(shop_there)}, host=THERE):
+    async with worker(database, {kinds.FREE: Freeing(shop_there)}, host=THERE):
         await _until_free(database)
     assert await manager_there.list() == []
-    if how == service.ARCHIVE:
+    if how == kinds.ARCHIVE:
         assert shop_there.artifacts.get(task.id, "a.patch") == b"x"
     else:
         with pytest.raises(NotFound):
@@ -127,10 +127,10 @@ async def test_a_run_that_its_host_left_ends_here_when_the_task_is_archived(data
     here, there = make_tasks(database), make_tasks(database, host=THERE)
     task = await put_task(database, TaskState.RUNNING, host=THERE)
     begun = json.dumps({"number": 1, "text": "x", "slept": False})
-    await leave_half_done(there, task, service.RUN, {BEGIN: begun}, host=THERE)
+    await leave_half_done(there, task, kinds.RUN, {BEGIN: begun}, host=THERE)
     await here.archive(task.id)
     shop = make_shop(here, tmp_path)
-    async with worker(database, {service.ARCHIVE: Archiving(shop), service.RUN: Running(shop)}, host=HOST):
+    async with worker(database, {kinds.ARCHIVE: Archiving(shop), kinds.RUN: Running(shop)}, host=HOST):
         await ended(database, *[job.id for job in await jobs_of(database, task.id)])
     assert (await here.find(task.id)).state is TaskState.ARCHIVED
-    assert [job.kind for job in await jobs_of(database, task.id)] == [service.RUN, service.ARCHIVE]
+    assert [job.kind for job in await jobs_of(database, task.id)] == [kinds.RUN, kinds.ARCHIVE]

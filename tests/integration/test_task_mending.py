@@ -13,7 +13,7 @@ from shadow.core.repositories import LocalRepository
 from shadow.core.tasks import Task, TaskState
 from shadow.db.database import Database
 from shadow.engine.context import JobContext
-from shadow.tasks import service
+from shadow.tasks import kinds
 from shadow.tasks.ending import Archiving, CleaningUp, CleanupPolicy, Deleting
 from shadow.tasks.initialising import Initialising
 from shadow.tasks.service import Tasks
@@ -46,7 +46,7 @@ async def failed_to_start(tasks: Tasks) -> Task:
     async def never(context: JobContext) -> None:
         raise Conflict("No.")
 
-    async with worker(tasks.database, {service.INITIALISE: Does(never)}, host=HOST):
+    async with worker(tasks.database, {kinds.INITIALISE: Does(never)}, host=HOST):
         await ended(tasks.database, (await jobs_of(tasks.database, task.id))[0].id)
     assert (await state(tasks, task), await open_kinds(tasks.database, task.id)) == (TaskState.STARTING, [])
     return task
@@ -62,7 +62,7 @@ async def test_a_message_begins_a_run_where_the_last_one_was_lost(database: Data
     after = await tasks.find(task.id)
     assert (after.state, after.outcome) == (TaskState.IDLE, "failed")
     assert await lost_runs(tasks, task) == 1
-    assert await open_kinds(database, task.id) == [service.RUN]
+    assert await open_kinds(database, task.id) == [kinds.RUN]
 
 
 async def test_what_is_refused_mends_all_the_same_and_once(database: Database) -> None:
@@ -76,31 +76,31 @@ async def test_what_is_refused_mends_all_the_same_and_once(database: Database) -
 
 
 @pytest.mark.parametrize("stuck", [TaskState.RUNNING, TaskState.STARTING])
-@pytest.mark.parametrize("how", [service.ARCHIVE, service.DELETE])
+@pytest.mark.parametrize("how", [kinds.ARCHIVE, kinds.DELETE])
 async def test_a_stuck_task_can_be_let_go_of(database: Database, tmp_path: Path, stuck: TaskState, how: str) -> None:
     tasks = make_tasks(database)
     task = await put_task(database, stuck)
-    await (tasks.archive if how == service.ARCHIVE else tasks.delete)(task.id)
+    await (tasks.archive if how == kinds.ARCHIVE else tasks.delete)(task.id)
     (job,) = await jobs_of(database, task.id)
     shop = make_shop(tasks, tmp_path)
-    async with worker(database, {service.ARCHIVE: Archiving(shop), service.DELETE: Deleting(shop)}, host=HOST):
+    async with worker(database, {kinds.ARCHIVE: Archiving(shop), kinds.DELETE: Deleting(shop)}, host=HOST):
         (job,) = await ended(database, job.id)
     assert job.state is JobState.DONE, job.error
     left = [task.state for task in await tasks.list(limit=10)]
-    assert left == ([TaskState.ARCHIVED] if how == service.ARCHIVE else [])
+    assert left == ([TaskState.ARCHIVED] if how == kinds.ARCHIVE else [])
 
 
 async def test_a_stuck_task_can_be_put_to_sleep(database: Database) -> None:
     tasks = make_tasks(database)
     task = await put_task(database, TaskState.RUNNING)
     await tasks.hibernate(task.id)
-    assert (await state(tasks, task), await open_kinds(database, task.id)) == (TaskState.IDLE, [service.HIBERNATE])
+    assert (await state(tasks, task), await open_kinds(database, task.id)) == (TaskState.IDLE, [kinds.HIBERNATE])
 
 
-@pytest.mark.parametrize("kind", [service.RUN, service.INITIALISE])
+@pytest.mark.parametrize("kind", [kinds.RUN, kinds.INITIALISE])
 async def test_a_task_that_somebody_works_on_is_left_as_it_is(database: Database, kind: str) -> None:
     tasks = make_tasks(database)
-    working = TaskState.RUNNING if kind == service.RUN else TaskState.STARTING
+    working = TaskState.RUNNING if kind == kinds.RUN else TaskState.STARTING
     task = await put_task(database, working)
     await add_job(tasks, task, kind, round=1)
     await tasks.send(task.id, "next")
@@ -123,7 +123,7 @@ async def test_a_start_that_was_lost_can_be_tried_again(database: Database) -> N
     await tasks.resume(task.id)
     assert await state(tasks, task) is TaskState.STARTING
     (job,) = await jobs_of(database, task.id)
-    assert (job.kind, job.state, job.payload["round"]) == (service.INITIALISE, JobState.WAITING, 2)
+    assert (job.kind, job.state, job.payload["round"]) == (kinds.INITIALISE, JobState.WAITING, 2)
     assert [message.text for message in await tasks.queue(task.id)] == ["x"]
 
 
@@ -133,7 +133,7 @@ async def test_a_start_that_was_lost_is_resumed_at_once(database: Database) -> N
     await tasks.resume(task.id)
     told = [one.event.state for one in await tasks.events(task.id) if isinstance(one.event, StateChanged)]
     assert told == [TaskState.STARTING, TaskState.FAILED, TaskState.STARTING]
-    assert await open_kinds(database, task.id) == [service.INITIALISE]
+    assert await open_kinds(database, task.id) == [kinds.INITIALISE]
 
 
 # By itself
@@ -144,9 +144,9 @@ async def test_cleaning_up_mends_what_is_stuck_and_nothing_else(database: Databa
     running = await put_task(database, TaskState.RUNNING, id_="task_running", age_s=OLD_S)
     starting = await put_task(database, TaskState.STARTING, id_="task_starting", age_s=OLD_S)
     at_work = await put_task(database, TaskState.RUNNING, id_="task_at_work", age_s=OLD_S)
-    await add_job(tasks, at_work, service.RUN)
+    await add_job(tasks, at_work, kinds.RUN)
     never = CleanupPolicy(hibernate_after_s=None, archive_after_s=None)
-    async with worker(database, {service.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path), never)}, host=HOST):
+    async with worker(database, {kinds.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path), never)}, host=HOST):
         async with database.write() as transaction:
             job = await tasks.clean_up(transaction)
         (job,) = await ended(database, job.id)
@@ -181,9 +181,7 @@ async def test_a_failed_start_is_put_on_record_when_the_database_is_back(tmp_pat
                 coming_back.append(asyncio.ensure_future(asyncio.to_thread(cluster().start)))
 
         try:
-            async with worker(
-                database, {service.INITIALISE: Does(starting.run, compensate)}, host=HOST, lease_s=LEASE_S
-            ):
+            async with worker(database, {kinds.INITIALISE: Does(starting.run, compensate)}, host=HOST, lease_s=LEASE_S):
                 await until(lambda: _has_failed(tasks, task), within_s=60)
         finally:
             await asyncio.gather(*coming_back)
@@ -195,7 +193,7 @@ async def test_a_failed_start_is_put_on_record_when_the_database_is_back(tmp_pat
         await tasks.resume(task.id)
         assert (await state(tasks, task), await open_kinds(database, task.id)) == (
             TaskState.STARTING,
-            [service.INITIALISE],
+            [kinds.INITIALISE],
         )
 
 

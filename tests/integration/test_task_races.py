@@ -18,7 +18,7 @@ from shadow.core.workspaces import WorkspaceSpec, WorkspaceState, WorkspaceStatu
 from shadow.db.codec import encode_event
 from shadow.db.database import Database
 from shadow.execution.mock.manager import MockWorkspaceManager
-from shadow.tasks import service
+from shadow.tasks import kinds
 from shadow.tasks.ending import Archiving, CleaningUp, CleanupPolicy, Hibernating
 from shadow.tasks.running import BEGIN, FINISH, START, Running
 from shadow.tasks.service import Tasks
@@ -70,8 +70,8 @@ class Watched(MockWorkspaceManager):
 @pytest.mark.parametrize(
     ("policy", "kind"),
     [
-        (CleanupPolicy(hibernate_after_s=UNUSED_S, archive_after_s=None), service.HIBERNATE),
-        (CleanupPolicy(hibernate_after_s=None, archive_after_s=UNUSED_S), service.ARCHIVE),
+        (CleanupPolicy(hibernate_after_s=UNUSED_S, archive_after_s=None), kinds.HIBERNATE),
+        (CleanupPolicy(hibernate_after_s=None, archive_after_s=UNUSED_S), kinds.ARCHIVE),
     ],
 )
 async def test_a_task_that_is_used_between_a_policys_look_and_its_act_is_left_alone(
@@ -89,23 +89,23 @@ async def test_a_task_that_is_used_between_a_policys_look_and_its_act_is_left_al
     workspace = await manager.create(WorkspaceSpec())
     task = await put_task(tasks.database, TaskState.IDLE, age_s=OLD_S, workspace_id=workspace.id)
     async with worker(
-        tasks.database, {service.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path, manager), policy)}, host=HOST
+        tasks.database, {kinds.clean_up_of(HOST): CleaningUp(make_shop(tasks, tmp_path, manager), policy)}, host=HOST
     ):
         async with tasks.database.write() as transaction:
             job = await tasks.clean_up(transaction)
         await ended(tasks.database, job.id)
-    expected = {"a message": [service.RUN], "a look": [], "nobody": [kind]}
+    expected = {"a message": [kinds.RUN], "a look": [], "nobody": [kind]}
     assert await open_kinds(tasks.database, task.id) == expected[used_by]
     assert await said(tasks, task) == (["just now"] if used_by == "a message" else [])
 
 
-@pytest.mark.parametrize("how", [service.HIBERNATE, service.ARCHIVE])
+@pytest.mark.parametrize("how", [kinds.HIBERNATE, kinds.ARCHIVE])
 async def test_a_message_and_a_policy_at_the_same_moment(two: tuple[Tasks, Tasks], how: str) -> None:
     mine, others = two
     for number in range(RACES):
         task = await put_task(mine.database, TaskState.IDLE, id_=f"task_{number}", age_s=OLD_S)
         at = task.updated_at + UNUSED_S
-        end = others.hibernate if how == service.HIBERNATE else others.archive
+        end = others.hibernate if how == kinds.HIBERNATE else others.archive
         both = [mine.send(task.id, "just now"), end(task.id, unchanged_since=at)]
         if number % 2:
             message, acted = await asyncio.gather(*both, return_exceptions=True)
@@ -113,11 +113,11 @@ async def test_a_message_and_a_policy_at_the_same_moment(two: tuple[Tasks, Tasks
             acted, message = await asyncio.gather(*reversed(both), return_exceptions=True)
         assert acted is None
         if isinstance(message, Conflict):  # the policy was first, and whoever speaks is told
-            assert how == service.ARCHIVE
-            assert (await open_kinds(mine.database, task.id), await said(mine, task)) == ([service.ARCHIVE], [])
+            assert how == kinds.ARCHIVE
+            assert (await open_kinds(mine.database, task.id), await said(mine, task)) == ([kinds.ARCHIVE], [])
         else:
             assert not isinstance(message, BaseException), message
-            assert (await open_kinds(mine.database, task.id), await said(mine, task)) == ([service.RUN], ["just now"])
+            assert (await open_kinds(mine.database, task.id), await said(mine, task)) == ([kinds.RUN], ["just now"])
 
 
 # Falling asleep
@@ -130,7 +130,7 @@ async def test_who_looks_at_a_task_that_is_being_put_to_sleep_finds_it_on_record
     draw = random.Random(6)
     manager = MockWorkspaceManager()
     shop = make_shop(mine, tmp_path, manager)
-    async with worker(mine.database, {service.HIBERNATE: Hibernating(shop)}, host=HOST):
+    async with worker(mine.database, {kinds.HIBERNATE: Hibernating(shop)}, host=HOST):
         for number in range(RACES // 2):
             workspace = await manager.create(WorkspaceSpec())
             task = await put_task(
@@ -153,7 +153,7 @@ async def test_a_task_that_nobody_looks_at_falls_asleep_and_a_look_wakes_it(
     manager = MockWorkspaceManager()
     workspace = await manager.create(WorkspaceSpec())
     task = await put_task(tasks.database, TaskState.IDLE, workspace_id=workspace.id)
-    async with worker(tasks.database, {service.HIBERNATE: Hibernating(make_shop(tasks, tmp_path, manager))}, host=HOST):
+    async with worker(tasks.database, {kinds.HIBERNATE: Hibernating(make_shop(tasks, tmp_path, manager))}, host=HOST):
         await tasks.hibernate(task.id)
         await ended(tasks.database, (await jobs_of(tasks.database, task.id))[0].id)
     assert (await found(tasks, task)).state is TaskState.HIBERNATED
@@ -186,7 +186,7 @@ async def run_about_to_end(tasks: Tasks, number: int) -> Task:
     task = await put_task(
         tasks.database, TaskState.RUNNING, id_=f"task_{number}", options=RunOptions(keep=False), host=HOST
     )
-    await leave_half_done(tasks, task, service.RUN, run_record())
+    await leave_half_done(tasks, task, kinds.RUN, run_record())
     return task
 
 
@@ -207,12 +207,12 @@ async def test_what_was_said_during_a_run_that_would_end_its_task_is_heard_first
     for number in range(messages):
         await others.send(task.id, f"and {number}")
     shop = make_shop(tasks, tmp_path)
-    async with worker(tasks.database, {service.RUN: Running(shop), service.ARCHIVE: Archiving(shop)}, host=HOST):
+    async with worker(tasks.database, {kinds.RUN: Running(shop), kinds.ARCHIVE: Archiving(shop)}, host=HOST):
         await until(lambda: all_ended(tasks.database, task.id), within_s=30)
     assert await started(tasks, task.id) == [f"and {number}" for number in range(messages)]
     assert (await found(tasks, task)).state is TaskState.ARCHIVED
-    kinds = [job.kind for job in await jobs_of(tasks.database, task.id)]
-    assert kinds == [service.RUN] * (messages + 1) + [service.ARCHIVE]
+    left = [job.kind for job in await jobs_of(tasks.database, task.id)]
+    assert left == [kinds.RUN] * (messages + 1) + [kinds.ARCHIVE]
 
 
 async def test_what_is_said_as_a_run_ends_its_task_is_heard_or_refused(
@@ -221,7 +221,7 @@ async def test_what_is_said_as_a_run_ends_its_task_is_heard_or_refused(
     tasks, others = two
     draw = random.Random(4)
     shop = make_shop(tasks, tmp_path)
-    async with worker(tasks.database, {service.RUN: Running(shop), service.ARCHIVE: Archiving(shop)}, host=HOST):
+    async with worker(tasks.database, {kinds.RUN: Running(shop), kinds.ARCHIVE: Archiving(shop)}, host=HOST):
         for number in range(RACES // 4):
             task = await run_about_to_end(tasks, number)
             await asyncio.sleep(draw.uniform(0, 0.03))

@@ -20,7 +20,8 @@ from shadow.core.repositories import LocalRepository, parse_repository
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId
 from shadow.settings import Settings, load_settings
 from shadow.tasks.elsewhere import is_elsewhere, other_host
-from shadow.tasks.service import Tasks, check_capabilities
+from shadow.tasks.refusals import check_capabilities
+from shadow.tasks.service import Tasks
 from shadow.tasks.values import RunOptions, TaskSettings
 
 OF_FILES = ("scripted:", "replay:")

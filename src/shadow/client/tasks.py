@@ -7,7 +7,8 @@ from urllib.parse import quote
 from pydantic_core import from_json
 
 from shadow.client.calling import Caller
-from shadow.core.errors import Broken, NotFound
+from shadow.core.checkpoints import before_run
+from shadow.core.errors import Broken
 from shadow.core.events import Recorded
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState
 from shadow.tasks.values import RunOptions
@@ -138,11 +139,8 @@ class TasksClient:
         return [to_core(message, Checkpoint) for message in found.checkpoints]
 
     async def before_run(self, task_id: TaskId, run: int) -> str:
-        """The checkpoint that was taken before that run."""
-        for checkpoint in await self.checkpoints(task_id):
-            if checkpoint.run == run:
-                return checkpoint.id
-        raise NotFound(f"There is no checkpoint before run {run}.", mend="`shadow task checkpoints` lists them.")
+        """The last checkpoint from before anything of that run."""
+        return before_run(task_id, run, await self.events(task_id), await self.checkpoints(task_id)).id
 
     async def roll_back(self, task_id: TaskId, reference: str, *, message: str | None = None) -> Checkpoint:
         """Conversation, files and commit as they were at the checkpoint ``reference``. Then ``message`` is said, in place of

@@ -14,8 +14,8 @@ from shadow.core.jobs import JobId, NewJob
 from shadow.core.tasks import Task, TaskId
 from shadow.db import jobs
 from shadow.db.database import Database, Transaction
+from shadow.tasks.kinds import FREE
 
-FREE = "free"
 COMES_WITHIN_S = 10.0
 """How long nobody of another host need be at work with a task before we say so."""
 _LOOK_EVERY_S = 0.5

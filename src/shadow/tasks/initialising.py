@@ -22,8 +22,9 @@ from shadow.execution.interface import ToolExecutor
 from shadow.scm.failures import HostUnknown
 from shadow.scm.repositories import Source
 from shadow.tasks.checking import shown_ending
+from shadow.tasks.kinds import RUN
 from shadow.tasks.project import read_project_config
-from shadow.tasks.service import RUN, check_capabilities
+from shadow.tasks.refusals import check_capabilities
 from shadow.tasks.services import start_services
 from shadow.tasks.steps import REMOTE, Step, step
 from shadow.tasks.values import settings_from_json, settings_to_json

@@ -34,8 +34,8 @@ from shadow.engine.retries import RetryPolicy
 from shadow.execution.interface import ToolExecutor
 from shadow.tasks.checkpointing import Checkpointing
 from shadow.tasks.handing_out import HandingOut
+from shadow.tasks.kinds import ARCHIVE, DELETE, RUN
 from shadow.tasks.measuring import Measuring
-from shadow.tasks.service import ARCHIVE, DELETE, RUN
 from shadow.tasks.services import start_services
 from shadow.tasks.steps import Step, step
 from shadow.tasks.values import ProjectConfig, RunOptions, TaskSettings, settings_from_json

@@ -3,18 +3,15 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 
 from shadow.core.accounts import ProjectId, UserId
+from shadow.core.checkpoints import before_run
 from shadow.core.conversation import Usage
-from shadow.core.errors import Conflict, Denied, LimitExceeded, NotFound, Rejected, Unsupported, error_from_code
+from shadow.core.errors import Conflict, Denied, LimitExceeded, NotFound, error_from_code
 from shadow.core.events import (
-    CheckpointFailed,
     QueueChanged,
     Recorded,
-    RolledBack,
     RunFinished,
-    RunStarted,
     StateChanged,
     TaskCreated,
     Waiting,
@@ -24,34 +21,21 @@ from shadow.core.jobs import Job, JobId, JobState, NewJob
 from shadow.core.quota import Budgets
 from shadow.core.repositories import LocalRepository, RemoteRepository, Repository
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState, TaskStep, title_of
-from shadow.core.workspaces import Capabilities
 from shadow.db import checkpoints, events, jobs, messages, spending, tasks
 from shadow.db.database import Database, Transaction
 from shadow.engine.identity import is_gone
 from shadow.tasks.budgets import Spenders
 from shadow.tasks.elsewhere import is_elsewhere, other_host
+from shadow.tasks.following import follow
+from shadow.tasks.kinds import ARCHIVE, DELETE, HIBERNATE, INITIALISE, ROLL_BACK, RUN, clean_up_of
+from shadow.tasks.refusals import check_message, check_usable, is_in_use
 from shadow.tasks.values import RunOptions, TaskSettings, settings_from_json, settings_to_json
 
-MAX_MESSAGE_CHARS = 200_000
 _ROOM = 0x5AAD3
 """The lock around what takes one of a user's places."""
-_MAY_BE_LAST = (StateChanged, RunFinished, RolledBack, QueueChanged)
-"""Events that a job tells as it ends."""
 MAX_QUEUED = 100
 MAX_ATTEMPTS = 20
 """How often a job may be begun without a step done: a worker that is killed costs one."""
-
-INITIALISE = "initialise"
-RUN = "run"
-ROLL_BACK = "roll_back"
-HIBERNATE = "hibernate"
-ARCHIVE = "archive"
-DELETE = "delete"
-
-
-def clean_up_of(host: str | None) -> str:
-    """The kind of the job that looks after the tasks of ``host``: only its own workers can see what became of them there."""
-    return f"clean_up_{sha256((host or '').encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,21 +311,7 @@ class Tasks:
 
     async def before_run(self, task_id: TaskId, run: int) -> str:
         """The last checkpoint from before anything of that run. Raises: NotFound: there is none, and why."""
-        recorded, taken = await self.events(task_id), await self.checkpoints(task_id)
-        starts = [one.seq for one in recorded if isinstance(one.event, RunStarted) and one.event.run == run]
-        if not starts:
-            raise NotFound(f"The task {task_id} has no run {run}.", mend="`shadow task show` tells of its runs.")
-        before = [checkpoint for checkpoint in taken if checkpoint.seq < starts[0]]
-        if before and before[-1].run == run:
-            return before[-1].id
-        said = recorded[starts[0] - 2].event
-        why = f" ({said.message})" if isinstance(said, CheckpointFailed) else ""
-        raise NotFound(
-            f"No checkpoint could be taken before run {run}{why}.",
-            mend=f"The last one before it is {before[-1].id}."
-            if before
-            else "`shadow task checkpoints` lists those there are.",
-        )
+        return before_run(task_id, run, await self.events(task_id), await self.checkpoints(task_id)).id
 
     async def roll_back(self, task_id: TaskId, reference: str, *, message: str | None = None) -> Checkpoint:
         """Conversation, files and commit as they were at a checkpoint; then ``message``, in place of what was said there.
@@ -370,7 +340,7 @@ class Tasks:
         """``unchanged_since``: as for ``archive``. Raises: Conflict: it is not idle."""
         async with self._opened(task_id) as (transaction, task):
             open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
-            if task.state is TaskState.HIBERNATED or _is_in_use(task, open_jobs, since=unchanged_since):
+            if task.state is TaskState.HIBERNATED or is_in_use(task, open_jobs, since=unchanged_since):
                 return
             if task.state is not TaskState.IDLE or open_jobs:
                 raise Conflict("The agent is at work.", mend=f"Stop it first: shadow task stop {task_id}")
@@ -406,7 +376,7 @@ class Tasks:
         async with self.database.write() as transaction:
             task = await tasks.get(transaction.connection, task_id, for_update=True)
             open_jobs = await jobs.of_task(transaction.connection, task_id, open_only=True)
-            if _is_in_use(task, open_jobs, since=unchanged_since):
+            if is_in_use(task, open_jobs, since=unchanged_since):
                 return
             if is_elsewhere(task, self.host):
                 # The workers of its host may be gone for good: whoever comes first does what is left.
@@ -478,66 +448,3 @@ class Tasks:
     def follow(self, task_id: TaskId, *, after: int = 0) -> AsyncGenerator[Recorded]:
         """What the log has behind ``after``, then what comes, until nothing goes on with the task any more."""
         return follow(self.database, task_id, after=after)
-
-
-async def follow(database: Database, task_id: TaskId, *, after: int = 0) -> AsyncGenerator[Recorded]:
-    look = at_work = True
-    with database.feed.subscribe(task_id) as news:
-        news.stands_at = after
-        while True:
-            if look:
-                async with database.read() as connection:
-                    await tasks.get(connection, task_id)
-                    # In this order: what a job tells at its end is there when the job is gone.
-                    at_work = bool(await jobs.of_task(connection, task_id, open_only=True))
-                    found = await events.page(connection, task_id, after=after)
-            else:
-                found = news.take(after)
-            for recorded in found:
-                yield recorded
-                news.stands_at = after = recorded.seq
-            if look and found:
-                continue
-            if look and not at_work:
-                return
-            if not look and (not found or isinstance(found[-1].event, _MAY_BE_LAST)):
-                look = True
-                continue
-            await news.wait()
-            look = False
-
-
-def _is_in_use(task: Task, open_jobs: Sequence[Job], *, since: float | None) -> bool:
-    """Whether something has happened with the task, or goes on; being put to sleep is no use."""
-    return since is not None and (any(job.kind != HIBERNATE for job in open_jobs) or task.updated_at > since)
-
-
-def check_capabilities(capabilities: Capabilities) -> None:
-    """Raises: Unsupported: tasks cannot work in such workspaces."""
-    if not capabilities.git:
-        raise Unsupported(
-            "A task begins with a clone of its repository, and workspaces of this mode have no git.",
-            mend="Set AGENT_MODE=local; to test an agent without a repository, see docs/mock.md.",
-            details={"capability": "git"},
-        )
-
-
-def check_message(text: str) -> None:
-    """Raises: Rejected, LimitExceeded."""
-    if not text.strip():
-        raise Rejected("The instruction is empty.", mend="Say what is to be done.")
-    if len(text) > MAX_MESSAGE_CHARS:
-        raise LimitExceeded(f"A message has at most {MAX_MESSAGE_CHARS} characters; this one has {len(text)}.")
-
-
-def check_usable(task: Task) -> None:
-    """Raises: Conflict: no run of this task will ever begin."""
-    if task.state is TaskState.ARCHIVED:
-        raise Conflict(
-            f"The workspace of {task.id} is gone: the task was archived.",
-            mend="Begin a new one from the delivered branch (--branch); `shadow run --keep` would have kept it.",
-        )
-    if task.state is TaskState.FAILED:
-        raise Conflict(
-            f"The workspace of {task.id} could not be made.", mend=f"Try it again: shadow task resume {task.id}"
-        )
