@@ -76,6 +76,7 @@ def openapi() -> str:
         accounts=nobody,
         manager=nobody,
         check_model=nobody,
+        check_repository=nobody,
         origins=Origins(allowed=frozenset(), secure=True),
     )
     return ServerApp(services).description().decode()

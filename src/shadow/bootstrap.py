@@ -85,6 +85,7 @@ def make_repositories(settings: Settings) -> "Repositories":
         entropy=os.urandom,
         egress=parse_rules(settings.git_egress),
         proxy=settings.git_proxy,
+        shared_hosts=settings.git_shared_hosts,
     )
 
 

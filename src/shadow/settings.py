@@ -6,6 +6,7 @@ exist is refused, so that a misspelt setting never passes for a default.
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -125,6 +126,13 @@ def _words(value: object) -> object:
     return tuple(value.split()) if isinstance(value, str) else value
 
 
+def _git_hosts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        if not re.fullmatch(r"\*|[A-Za-z0-9._\-]+(:\d+)?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\]:\d+", text):
+            raise ValueError(f"{text!r} is neither HOST nor HOST:PORT nor *")
+    return tuple(text.lower().replace("[", "").replace("]", "") for text in texts)
+
+
 def _egress_rules(texts: tuple[str, ...]) -> tuple[str, ...]:
     try:
         parse_rules(texts)
@@ -241,10 +249,19 @@ class Settings(BaseModel):
         "outside of workspaces. Without one, your `~/.netrc`, git credential helpers and ssh keys are used.",
         json_schema_extra={"shown_default": "none"},
     )
+    git_shared_hosts: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_git_hosts)] = Field(
+        default=(),
+        description="Hosts at which `shadow serve` uses these credentials (SHADOW_GIT_TOKENS, and its own user's `~/.netrc`, "
+        "git credential helpers and ssh keys) for the tasks of all users: `HOST` or `HOST:PORT`, `*` for all. Whoever may begin "
+        "tasks can then read and push to whatever these open there. Elsewhere they are for the server's own user alone. In the "
+        "variable parted by blanks, in the file a list.",
+        json_schema_extra={"shown_default": "none"},
+    )
     git_egress: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_egress_rules)] = Field(
         default=(),
         description="Hosts that are not public and that repositories may lead Shadow to (submodules, redirects, large files), "
-        "as egress rules: `private:git.corp.example`. The host of an address that you type needs no rule.",
+        "as egress rules: `private:git.corp.example`. The host of an address that you type needs no rule; one that other users "
+        "of `shadow serve` type does.",
         json_schema_extra={"shown_default": "none"},
     )
     git_proxy: str | None = Field(

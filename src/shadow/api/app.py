@@ -38,7 +38,7 @@ from shadow.api.rechecking import Rechecking
 from shadow.api.request_log import knows_task, knows_user, logged
 from shadow.api.sources import Network, neighbourhood, source_of
 from shadow.api.system import SystemRoutes
-from shadow.api.tasks import CheckModel, TaskRoutes
+from shadow.api.tasks import CheckModel, CheckRepository, TaskRoutes
 from shadow.api.usage import UsageRoutes
 from shadow.api.workspaces import WorkspaceListRoutes
 from shadow.core.accounts import Principal, ProjectId
@@ -72,6 +72,7 @@ class Services:
     accounts: Accounts
     manager: WorkspaceManager
     check_model: CheckModel
+    check_repository: CheckRepository
     origins: Origins
     metrics: ServerMetrics | None = None
     proxies: Sequence[Network] = ()
@@ -121,7 +122,7 @@ class ServerApp(HttpApp):
             [
                 *system.routes(),
                 *AccountRoutes(services.accounts, services.origins).routes(),
-                *TaskRoutes(services.tasks, services.check_model, projects).routes(),
+                *TaskRoutes(services.tasks, services.check_model, services.check_repository, projects).routes(),
                 *ProjectRoutes(projects).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
                 *AuditRoutes(services.tasks.database).routes(),

@@ -14,7 +14,15 @@ from shadow.accounts.service import Accounts
 from shadow.api.access import Origins, origin
 from shadow.api.app import ServerApp, Services
 from shadow.api.metrics import ServerMetrics
-from shadow.bootstrap import check_model, make_manager, make_worker, open_tasks, resilience, start_logging
+from shadow.bootstrap import (
+    check_model,
+    make_manager,
+    make_repositories,
+    make_worker,
+    open_tasks,
+    resilience,
+    start_logging,
+)
 from shadow.core.errors import Denied, SettingsRefused, ShadowError
 from shadow.execution.sidecar_client.breakers import Breakers
 from shadow.http.server import HttpServer
@@ -86,6 +94,7 @@ async def serve(settings: Settings) -> None:
                 accounts=accounts,
                 manager=manager,
                 check_model=lambda name: check_model(settings, name),
+                check_repository=make_repositories(settings).check_reach,
                 origins=origins,
                 metrics=ServerMetrics(tasks.database, breakers, worker=worker),
                 proxies=settings.server_trusted_proxies,

@@ -15,12 +15,13 @@ from shadow.core.accounts import ProjectId, Scope
 from shadow.core.egress import parse_rules
 from shadow.core.errors import Rejected
 from shadow.core.ids import is_id
-from shadow.core.repositories import parse_repository
+from shadow.core.repositories import Repository, parse_repository
 from shadow.core.tasks import QueuedMessage, Task, TaskId
 from shadow.db.database import Transaction
 from shadow.http.requests import read_message, read_query
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
+from shadow.scm.owners import Owner
 from shadow.tasks.service import Tasks
 from shadow.tasks.values import Deliver, RunOptions, TaskSettings
 from shadow.wire.tasks import (
@@ -40,6 +41,8 @@ from shadow.wire.tasks import (
     TaskMessage,
 )
 
+CheckRepository = Callable[[Repository, Owner], None]
+"""Raises: Denied: it cannot be reached for them."""
 CheckModel = Callable[[str | None], Awaitable[str]]
 """The full name of a model that can be asked; ``None``: the default. Raises: SettingsRefused, ModelNotFound, and others."""
 OF_SERVER = ("scripted:", "replay:")
@@ -47,10 +50,13 @@ OF_SERVER = ("scripted:", "replay:")
 
 
 class TaskRoutes:
-    def __init__(self, tasks: Tasks, check_model: CheckModel, projects: Projects) -> None:
+    def __init__(
+        self, tasks: Tasks, check_model: CheckModel, check_repository: CheckRepository, projects: Projects
+    ) -> None:
         self._tasks = tasks
         self._projects = projects
         self._check_model = check_model
+        self._check_repository = check_repository
 
     def routes(self) -> ApiRoutes:
         one = "/v1/tasks/{task_id}"
@@ -171,6 +177,7 @@ class TaskRoutes:
     async def create(self, request: Request) -> Answer:
         asked, who = await read_message(request, NewTaskMessage), principal(request)
         repository = parse_repository(asked.repository, local_user=is_local(who))
+        self._check_repository(repository, Owner(id=who.user.id, is_host_user=is_local(who)))
         if not is_local(who):
             check_outward(asked.allow or ())
         project_id = None if asked.project_id is None else ProjectId(asked.project_id)

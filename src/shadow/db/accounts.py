@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.accounts import (
+    LOCAL_USER,
     Credential,
     CredentialId,
     CredentialKind,
@@ -49,6 +50,13 @@ async def get_user(connection: AsyncConnection, user_id: UserId) -> User:
         if row is not None:
             return _user(row)
     raise NotFound(f"There is no user {user_id!r}.")
+
+
+async def is_host_user(connection: AsyncConnection, user_id: str) -> bool:
+    """Whether this host is theirs, as it stands now: where there is no server, nobody has written them down."""
+    query = select(users.c.role, users.c.disabled_at).where(users.c.id == user_id)
+    row = (await connection.execute(query)).one_or_none()
+    return user_id == LOCAL_USER and (row is None or (row.role == Role.ADMIN.value and row.disabled_at is None))
 
 
 async def change_user(transaction: Transaction, user_id: UserId, **values: Any) -> None:

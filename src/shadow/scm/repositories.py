@@ -8,7 +8,14 @@ from pathlib import Path
 
 from shadow.core.egress import EgressRule
 from shadow.core.errors import Rejected
-from shadow.core.repositories import Checkout, LocalRepository, Repository, branch_name, parse_repository
+from shadow.core.repositories import (
+    Checkout,
+    Credential,
+    LocalRepository,
+    Repository,
+    branch_name,
+    parse_repository,
+)
 from shadow.execution.interface import ToolExecutor
 from shadow.scm import access as reach
 from shadow.scm import delivering
@@ -19,6 +26,7 @@ from shadow.scm.filling import Clone, Filling, Identity, fill
 from shadow.scm.git import Progress
 from shadow.scm.local_source import find_local
 from shadow.scm.mirrors import Mirror, MirrorStore, RemoteRefs, find_base
+from shadow.scm.owners import HOST_USER, Owner, check_reach, explained, may_use_means
 from shadow.scm.submodules import Budget, Module, locate, read_modules
 from shadow.scm.trees import list_tree
 
@@ -38,7 +46,7 @@ class Source:
 class _Asked:
     """What goes for a repository and for each of its submodules."""
 
-    owner: str
+    owner: Owner
     depth: int | None
     submodules: bool
     lfs: bool
@@ -58,9 +66,11 @@ class Repositories:
         entropy: Callable[[int], bytes],
         egress: Sequence[EgressRule] = (),
         proxy: str | None = None,
+        shared_hosts: Collection[str] = (),
     ) -> None:
-        """``identity``: who commits in workspaces. ``egress``: what may be reached besides public hosts and those that users
-        name. ``proxy``: of the host's own network, which then judges addresses in our place."""
+        """``identity``: who commits in workspaces. ``egress``: what may be reached besides public hosts and those that the
+        host's user names. ``shared_hosts``: where everybody is served with the host's credentials. ``proxy``: of the host's own
+        network, which then judges addresses in our place."""
         self._mirrors = MirrorStore(data_dir / "mirrors", limit_bytes=repository_limit_bytes)
         self._repository_limit_bytes = repository_limit_bytes
         self._quarantine = data_dir / "quarantine"
@@ -70,13 +80,14 @@ class Repositories:
         self._entropy = entropy
         self._egress = tuple(egress)
         self._proxy = proxy
+        self._shared_hosts = frozenset(shared_hosts)
 
     @asynccontextmanager
     async def opened(
         self,
         repository: Repository,
         *,
-        owner: str = "local",
+        owner: Owner = HOST_USER,
         branch: str | None = None,
         depth: int | None = None,
         submodules: bool = False,
@@ -86,15 +97,15 @@ class Repositories:
     ) -> AsyncGenerator[Source]:
         """Bring the mirror up to date and open what a workspace is filled with.
 
-        ``owner``: whose credentials reach it. ``branch``: a branch or a tag; ``None``: what HEAD names. ``about``: words for the
+        ``owner``: for whom. ``branch``: a branch or a tag; ``None``: what HEAD names. ``about``: words for the
         name of the workspace's branch. ``submodules``: they come along, nested ones too. ``lfs``: so do large files that
         git-lfs keeps. Raises: NotFound, NotARepository, EmptyRepository, CredentialsWanted, RemoteUnreachable, TlsFailed,
         UnsoundRepository, LimitExceeded, Denied, Rejected, Unsupported.
         """
         if depth is not None and depth < 1:
             raise Rejected(f"The depth must be at least 1, not {depth}.")
-        # Whoever names a host may reach it, wherever it is; what a repository names must be public.
-        trusted = frozenset({host} if (host := _host_of(repository)) else ())
+        # The user of this host may reach whatever they name, wherever it is; what others or a repository name must be public.
+        trusted = frozenset({host} if owner.is_host_user and (host := _host_of(repository)) else ())
         asked = _Asked(owner=owner, depth=depth, submodules=submodules, lfs=lfs, progress=progress, trusted=trusted)
         name = branch_name(about, entropy=self._entropy(8))
         budget = Budget(self._repository_limit_bytes)
@@ -125,11 +136,14 @@ class Repositories:
         about = "Fetching" if module is None else f"Fetching the submodule {module.name!r} from"
         commit = None if module is None else module.commit
         async with (
-            self._access(repository, about=about, trusted=_host_of(repository) in asked.trusted) as (access, identity),
+            self._access(repository, about=about, owner=asked.owner, trusted=_host_of(repository) in asked.trusted) as (
+                access,
+                identity,
+            ),
             self._mirrors.fetched(
                 access,
                 identity=identity,
-                owner=asked.owner,
+                owner=asked.owner.id,
                 depth=asked.depth,
                 commit=commit,
                 progress=asked.progress,
@@ -164,6 +178,10 @@ class Repositories:
             ],
         )
 
+    def check_reach(self, repository: Repository, owner: Owner) -> None:
+        """That it can be reached for them at all, as far as that is known without asking. Raises: Denied."""
+        check_reach(owner, repository, self._shared_hosts)
+
     def shown(self, repository: Repository) -> str:
         """What names it in records: without credentials, absolute. Raises: as ``find_local``."""
         return (
@@ -176,22 +194,22 @@ class Repositories:
 
     @asynccontextmanager
     async def collected(
-        self, executor: ToolExecutor, checkout: Checkout, *, owner: str = "local"
+        self, executor: ToolExecutor, checkout: Checkout, *, owner: Owner = HOST_USER
     ) -> AsyncGenerator[Work]:
         """What was committed on the workspace's branch, verified. See ``collecting.collected``."""
-        mirror = self._mirrors.path_of(checkout.repository, owner, checkout.depth)
+        mirror = self._mirrors.path_of(checkout.repository, owner.id, checkout.depth)
         async with collected(
             executor, checkout, mirror=mirror, directory=self._quarantine, limit_bytes=self._delivery_limit_bytes
         ) as work:
             yield work
 
     @asynccontextmanager
-    async def opened_work(self, work: Work, checkout: Checkout, *, owner: str = "local") -> AsyncGenerator[Source]:
+    async def opened_work(self, work: Work, checkout: Checkout, *, owner: Owner = HOST_USER) -> AsyncGenerator[Source]:
         """What a fresh workspace is filled with to hold the verified work, on the branch of that name."""
         remote = RemoteRefs(head=None, head_commit=None)
         object_format = "sha256" if len(work.tip) == 64 else "sha1"
         mirror = Mirror(path=work.repository, remote=remote, object_format=object_format)
-        async with self._mirrors.kept(checkout.repository, owner, checkout.depth) as base:
+        async with self._mirrors.kept(checkout.repository, owner.id, checkout.depth) as base:
             filling = Filling(mirror, None, work.tip, None)
             if work.borrows:
                 filling.add_packs(base)
@@ -200,40 +218,56 @@ class Repositories:
             yield Source(checkout=replace(checkout, base_branch=None, base_commit=work.tip), clone=clone)
 
     async def deliver(
-        self, work: Work, checkout: Checkout, *, branch: str | None = None, ours: Collection[str] = ()
+        self,
+        work: Work,
+        checkout: Checkout,
+        *,
+        owner: Owner = HOST_USER,
+        branch: str | None = None,
+        ours: Collection[str] = (),
+        credential: Credential | None = None,
     ) -> None:
         """Put the work on a branch of the repository that it came from: a new one, or one that only it was delivered to.
 
-        ``ours``: commits that were delivered there before, which it may replace.
+        ``ours``: commits that were delivered there before, which it may replace. ``credential``: what its user had put into
+        the repository's address.
         """
         repository = parse_repository(checkout.repository, local_user=True)
         name = checkout.branch if branch is None else branch
         await delivering.check_branch(name)
         if isinstance(repository, LocalRepository):
+            self.check_reach(repository, owner)
             await delivering.deliver_locally(work, find_local(repository.path), branch=name, ours=ours)
             return
-        async with self._access(repository, about="Pushing", trusted=True) as (access, _):
+        repository = replace(repository, credential=credential)
+        async with self._access(repository, about="Pushing", owner=owner, trusted=owner.is_host_user) as (access, _):
             await delivering.push(work, access, branch=name, ours=ours)
 
     @asynccontextmanager
-    async def _access(self, repository: Repository, *, about: str, trusted: bool) -> AsyncGenerator[tuple[Access, str]]:
-        """And what names the repository, the same for each way of writing it. ``trusted``: its host was named by its user."""
+    async def _access(
+        self, repository: Repository, *, about: str, owner: Owner, trusted: bool
+    ) -> AsyncGenerator[tuple[Access, str]]:
+        """And what names the repository, the same for each way of writing it. ``trusted``: its host may be any."""
+        self.check_reach(repository, owner)
         if isinstance(repository, LocalRepository):
             source = find_local(repository.path)
             identity = os.fspath(source.path)
             yield reach.to_local(source, about=f"{about} {identity}"), identity
             return
-        credential = reach.credential_for(repository, self._tokens.by_host)
-        async with reach.to_remote(
-            repository,
-            credential=credential,
-            policy=reach.guard_policy(
-                repository, trusted=trusted, rules=self._egress, limit_bytes=TRAFFIC * self._repository_limit_bytes
-            ),
-            proxy=self._proxy,
-            about=f"{about} {repository.url}",
-        ) as access:
-            yield access, repository.url
+        means = may_use_means(owner, repository, self._shared_hosts)
+        policy = reach.guard_policy(
+            repository, trusted=trusted, rules=self._egress, limit_bytes=TRAFFIC * self._repository_limit_bytes
+        )
+        with explained(owner, repository, self._shared_hosts):
+            async with reach.to_remote(
+                repository,
+                credential=reach.credential_for(repository, self._tokens.by_host if means else {}),
+                users_means=means,
+                policy=policy,
+                proxy=self._proxy,
+                about=f"{about} {repository.url}",
+            ) as access:
+                yield access, repository.url
 
 
 def _host_of(repository: Repository) -> tuple[str, int] | None:

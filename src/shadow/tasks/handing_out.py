@@ -134,7 +134,9 @@ class HandingOut:
 
     @asynccontextmanager
     async def _verified(self) -> AsyncGenerator[Work]:
-        collecting = self._shop.repositories.collected(self._executor, self._checkout)
+        collecting = self._shop.repositories.collected(
+            self._executor, self._checkout, owner=await self._shop.owner(self._task)
+        )
         with step(self._log, Step.VERIFY) as details:
             try:
                 work = await collecting.__aenter__()
@@ -162,6 +164,7 @@ class HandingOut:
                 self._checkout,
                 manager=self._shop.manager,
                 repositories=self._shop.repositories,
+                owner=await self._shop.owner(self._task),
                 spec=spec,
                 setup=self._project.setup,
             )
@@ -176,8 +179,14 @@ class HandingOut:
                 artifact, where = f"{self._context.job.id}.patch", "a patch"
                 self._shop.artifacts.put(self._task.id, artifact, await patch(work))
             else:
+                named = self._shop.tasks.credentials.get(self._task.id)
                 await self._shop.repositories.deliver(
-                    work, self._checkout, branch=options.branch, ours=await self._delivered_before()
+                    work,
+                    self._checkout,
+                    owner=await self._shop.owner(self._task),
+                    branch=options.branch,
+                    ours=await self._delivered_before(),
+                    credential=None if named is None else named.credential,
                 )
                 where = f"{options.branch or work.branch} in {self._checkout.repository}"
             details.append(where)

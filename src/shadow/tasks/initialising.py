@@ -138,7 +138,11 @@ class Initialising(TaskHandler):
         settings = settings_from_json(task.settings)
         with step(log, Step.FETCH_REPOSITORY) as details:
             opening = self._shop.repositories.opened(
-                self._repository(task), branch=settings.branch, depth=settings.depth, about=task.title
+                self._repository(task),
+                owner=await self._shop.owner(task),
+                branch=settings.branch,
+                depth=settings.depth,
+                about=task.title,
             )
             try:
                 source = await opening.__aenter__()

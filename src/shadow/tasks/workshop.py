@@ -14,11 +14,12 @@ from shadow.core.git import GitPerson
 from shadow.core.ids import Operation, OperationId, WorkspaceId
 from shadow.core.jobs import Job
 from shadow.core.tasks import Task, TaskId
-from shadow.db import events, tasks
+from shadow.db import accounts, events, tasks
 from shadow.db.database import Transaction
 from shadow.db.group import EventWriter
 from shadow.engine.context import Handler, JobContext
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
+from shadow.scm.owners import Owner
 from shadow.scm.repositories import Repositories
 from shadow.storage.artifacts import ArtifactStore
 from shadow.tasks.service import Tasks
@@ -48,6 +49,11 @@ class Workshop:
         """Raises: NotFound: it was deleted."""
         async with context.database.read() as connection:
             return await tasks.get(connection, task_id_of(context))
+
+    async def owner(self, task: Task) -> Owner:
+        """For whom its repository is reached."""
+        async with self.tasks.database.read() as connection:
+            return Owner(id=task.owner, is_host_user=await accounts.is_host_user(connection, task.owner))
 
     @asynccontextmanager
     async def log(self, context: JobContext) -> AsyncGenerator[TaskLog]:
