@@ -15,6 +15,7 @@ from starlette.types import Scope as AsgiScope
 from shadow.accounts.projects import Projects
 from shadow.accounts.service import Accounts
 from shadow.api.access import (
+    ACCESS,
     PRINCIPAL,
     PUBLIC,
     TASK,
@@ -198,6 +199,7 @@ class ServerApp(HttpApp):
     async def _enter(self, route: ApiRoute | ApiSocket, scope: AsgiScope, access: str, stack: AsyncExitStack) -> None:
         """What is there for whoever asks, until the answer is out."""
         who = check_access(access, scope)
+        scope[ACCESS] = access
         if "project_id" in scope["path_params"]:
             project_id = ProjectId(scope["path_params"]["project_id"])
             await self._projects.check(who, project_id, writing=access in WRITING)

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from shadow.accounts.projects import Projects
 from shadow.agent.loop import RunLimits
 from shadow.api.access import is_local, principal, sees_only, task
+from shadow.api.acting import acting
 from shadow.api.auditing import name_made
 from shadow.api.creating import CREATED, HEADERS, Keep, created, once
 from shadow.core.accounts import ProjectId, Scope
@@ -188,7 +189,7 @@ class TaskRoutes:
             async def also(transaction: Transaction, new: Task) -> None:
                 await keep(transaction, TaskMessage.from_task(new), _address(new))
 
-            new = await self._tasks.create(
+            new = await acting(self._tasks, request, project_id=project_id).create(
                 repository,
                 asked.instruction,
                 model=await self._model(request, asked.model),
@@ -225,7 +226,7 @@ class TaskRoutes:
         return message_answer(TaskMessage.from_task(task(request)))
 
     async def delete(self, request: Request) -> Answer:
-        await self._tasks.delete(task(request).id)
+        await acting(self._tasks, request).delete(task(request).id)
         return Answer(b"{}")
 
     async def send(self, request: Request) -> Answer:
@@ -235,7 +236,7 @@ class TaskRoutes:
             async def also(transaction: Transaction, message: QueuedMessage) -> None:
                 await keep(transaction, QueuedMessageMessage.of(message), None)
 
-            message = await self._tasks.send(
+            message = await acting(self._tasks, request).send(
                 task(request).id,
                 asked.text,
                 model=None if asked.model is None else await self._model(request, asked.model),
@@ -254,23 +255,23 @@ class TaskRoutes:
 
     async def reorder(self, request: Request) -> Answer:
         asked = await read_message(request, OrderMessage)
-        await self._tasks.reorder(task(request).id, asked.ids)
+        await acting(self._tasks, request).reorder(task(request).id, asked.ids)
         return await self.queue(request)
 
     async def edit(self, request: Request) -> Answer:
         asked = await read_message(request, EditMessage)
-        await self._tasks.edit(task(request).id, request.path_params["message_id"], asked.text)
+        await acting(self._tasks, request).edit(task(request).id, request.path_params["message_id"], asked.text)
         return await self.queue(request)
 
     async def remove(self, request: Request) -> Answer:
-        await self._tasks.remove(task(request).id, request.path_params["message_id"])
+        await acting(self._tasks, request).remove(task(request).id, request.path_params["message_id"])
         return await self.queue(request)
 
     async def stop(self, request: Request) -> Answer:
-        return message_answer(StoppedMessage(stopped=await self._tasks.stop(task(request).id)))
+        return message_answer(StoppedMessage(stopped=await acting(self._tasks, request).stop(task(request).id)))
 
     async def resume(self, request: Request) -> Answer:
-        await self._tasks.resume(task(request).id)
+        await acting(self._tasks, request).resume(task(request).id)
         return await self._as_it_stands(task(request).id)
 
     async def checkpoints(self, request: Request) -> Answer:
@@ -282,15 +283,15 @@ class TaskRoutes:
         if (asked.checkpoint is None) == (asked.run is None):
             raise Rejected("Give `checkpoint`, or `run` for how it was before that run.")
         chosen = asked.checkpoint or await self._tasks.before_run(id_, asked.run or 0)
-        checkpoint = await self._tasks.roll_back(id_, chosen, message=asked.message)
+        checkpoint = await acting(self._tasks, request).roll_back(id_, chosen, message=asked.message)
         return message_answer(CheckpointMessage.of(checkpoint))
 
     async def hibernate(self, request: Request) -> Answer:
-        await self._tasks.hibernate(task(request).id)
+        await acting(self._tasks, request).hibernate(task(request).id)
         return await self._as_it_stands(task(request).id)
 
     async def archive(self, request: Request) -> Answer:
-        await self._tasks.archive(task(request).id)
+        await acting(self._tasks, request).archive(task(request).id)
         return await self._as_it_stands(task(request).id)
 
     async def _as_it_stands(self, task_id: TaskId) -> Answer:

@@ -109,6 +109,17 @@ async def _shown_by(connection: AsyncConnection, which: ColumnElement[bool]) -> 
     ]
 
 
+async def keep_principal(transaction: Transaction, who: Principal) -> Principal | None:
+    """As they stand now, and stay until the transaction's end; ``None``: the credential is gone.
+
+    In the order in which somebody is shut out, so that nobody waits in a circle.
+    """
+    await transaction.connection.execute(select(users.c.id).where(users.c.id == who.user.id).with_for_update(read=True))
+    credential = credentials.c.id == who.credential.id
+    await transaction.connection.execute(select(credentials.c.id).where(credential).with_for_update(read=True))
+    return next(iter(await _shown_by(transaction.connection, credential)), None)
+
+
 async def credentials_of(connection: AsyncConnection, user_id: UserId) -> Sequence[Credential]:
     query = select(credentials).where(credentials.c.user_id == user_id).order_by(credentials.c.created_at)
     return [_credential(row) for row in (await connection.execute(query)).mappings()]
