@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from shadow.core.errors import NotFound, ShadowError
 from shadow.core.ids import WorkspaceId
-from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState, TaskStep, step
-from shadow.core.workspaces import WorkspaceState
+from shadow.core.tasks import LIVE_STATES, TaskId, TaskState, TaskStep, step
 from shadow.db import jobs, measurements, messages, spending, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
-from shadow.tasks.elsewhere import is_elsewhere, leave_to_its_host
+from shadow.tasks.elsewhere import FORGET_AFTER_S, is_elsewhere, leave_to_its_host
+from shadow.tasks.kinds import FREE
 from shadow.tasks.measuring import Measuring
+from shadow.tasks.presence import somebody_is_in
 from shadow.tasks.workshop import KEPT_LEASE_S, TaskHandler, Workshop
 
 CLEAN_UP_EVERY_S = 60.0
@@ -25,6 +26,8 @@ class Hibernating(TaskHandler):
         task = await self._shop.task(context)
         if task.state is not TaskState.IDLE or context.stop.is_set():
             return
+        if context.job.payload.get("if_unused") and await somebody_is_in(self._shop, task):
+            return  # the next clean-up asks again
         if task.workspace_id is not None:
             await Measuring(self._shop, context).leaving(task)
             await self._shop.manager.hibernate(task.workspace_id, keep_s=KEPT_LEASE_S)
@@ -146,7 +149,7 @@ class CleaningUp(Handler):
                 found = await tasks.unchanged_since(transaction.connection, at, states=states, host=ask.host)
             for task in found:
                 try:
-                    if await self._is_in_use(task):
+                    if await somebody_is_in(self._shop, task):
                         continue
                     await act(task.id, at)
                     done += 1
@@ -155,6 +158,7 @@ class CleaningUp(Handler):
         await self._mend_stuck(context)
         await Measuring(self._shop, context).all_here()
         async with context.write() as transaction:
+            await jobs.cancel_forgotten(transaction, FREE, FORGET_AFTER_S)
             await jobs.prune(transaction, FORGET_JOBS_AFTER_S)
             await spending.forget_old(transaction)
         return {"tasks": done, "lost": await self._note_lost(context)}
@@ -168,17 +172,6 @@ class CleaningUp(Handler):
         for task in busy:
             with suppress(NotFound):
                 await self._shop.tasks.mend(task.id)
-
-    async def _is_in_use(self, task: Task) -> bool:
-        """Whether a person has a terminal in its workspace."""
-        manager = self._shop.manager
-        if task.workspace_id is None or task.host != self._shop.tasks.host:
-            return False
-        if (await manager.status(task.workspace_id)).state is not WorkspaceState.READY:
-            return False
-        async with await manager.attach(task.workspace_id) as executor:
-            terminals = await executor.list_terminals() if executor.capabilities.terminals else ()
-        return any(terminal.ending is None for terminal in terminals)
 
     async def _note_lost(self, context: JobContext) -> int:
         """Tasks that wait and whose workspace is not there any more: its lease ended, or somebody removed it."""
