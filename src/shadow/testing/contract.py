@@ -10,7 +10,7 @@ from shadow.core.concurrency import task_group
 from shadow.core.errors import ShadowError
 
 POLL_S = 0.01
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 """How long a check waits for a condition before it calls the contract broken."""
 
 T = TypeVar("T")

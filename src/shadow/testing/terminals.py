@@ -1,6 +1,5 @@
 """Checks of the life of terminals: a real PTY, sizes, signals, honest endings, nothing left."""
 
-import asyncio
 
 from shadow.core.commands import Exited, Killed, Signalled
 from shadow.core.errors import NotADirectory, NotFound, PathRefused, Rejected, Unsupported
@@ -54,9 +53,8 @@ async def check_interrupt_reaches_the_foreground(site: Site) -> None:
     terminal = await open_terminal(site, env={"PS1": "ready> "})
     async with attached(site, terminal) as shown:
         await shown.until(b"ready> ")
-        await shown.attachment.write(b"sleep 1000\n")
-        await shown.until(b"sleep 1000\r\n")
-        await asyncio.sleep(0.1)  # for the shell to have started it; too early only means that the shell is interrupted
+        await shown.attachment.write(b"sh -c 'echo sleep''ing; exec sleep 1000'\n")
+        await shown.until(b"sleeping\r\n")  # earlier, the shell may be between forking and handing the terminal over
         await shown.attachment.write(b"\x03")
         await shown.until(b"^C")
         await shown.attachment.write(b"echo al''ive\n")
