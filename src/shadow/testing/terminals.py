@@ -1,6 +1,5 @@
 """Checks of the life of terminals: a real PTY, sizes, signals, honest endings, nothing left."""
 
-
 from shadow.core.commands import Exited, Killed, Signalled
 from shadow.core.errors import NotADirectory, NotFound, PathRefused, Rejected, Unsupported
 from shadow.core.ids import CommandId, TerminalId
