@@ -77,6 +77,7 @@ def openapi() -> str:
         keys=nobody,
         manager=nobody,
         check_model=nobody,
+        check_repository=nobody,
         origins=Origins(allowed=frozenset(), secure=True),
         repositories=nobody,
         artifacts=nobody,

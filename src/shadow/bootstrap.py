@@ -91,6 +91,7 @@ def make_repositories(settings: Settings) -> "Repositories":
         entropy=os.urandom,
         egress=parse_rules(settings.git_egress),
         proxy=settings.git_proxy,
+        shared_hosts=settings.git_shared_hosts,
     )
 
 
@@ -162,6 +163,9 @@ def default_budgets(settings: Settings) -> Budgets:
         tokens_month=settings.budget_tokens_month,
         usd_day=settings.budget_usd_day,
         usd_month=settings.budget_usd_month,
+        cpu_s_day=settings.budget_cpu_s_day,
+        cpu_s_month=settings.budget_cpu_s_month,
+        storage_bytes=settings.budget_storage_bytes,
     )
 
 

@@ -6,6 +6,7 @@ exist is refused, so that a misspelt setting never passes for a default.
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,6 +127,13 @@ def _words(value: object) -> object:
     return tuple(value.split()) if isinstance(value, str) else value
 
 
+def _git_hosts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        if not re.fullmatch(r"\*|[A-Za-z0-9._\-]+(:\d+)?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\]:\d+", text):
+            raise ValueError(f"{text!r} is neither HOST nor HOST:PORT nor *")
+    return tuple(text.lower().replace("[", "").replace("]", "") for text in texts)
+
+
 def _egress_rules(texts: tuple[str, ...]) -> tuple[str, ...]:
     try:
         parse_rules(texts)
@@ -242,6 +250,14 @@ class Settings(BaseModel):
         "outside of workspaces. Without one, your `~/.netrc`, git credential helpers and ssh keys are used.",
         json_schema_extra={"shown_default": "none"},
     )
+    git_shared_hosts: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_git_hosts)] = Field(
+        default=(),
+        description="Hosts at which `shadow serve` uses these credentials (SHADOW_GIT_TOKENS, and its own user's `~/.netrc`, "
+        "git credential helpers and ssh keys) for the tasks of all users: `HOST` or `HOST:PORT`, `*` for all. Whoever may begin "
+        "tasks can then read and push to whatever these open there. Elsewhere they are for the server's own user alone. In the "
+        "variable parted by blanks, in the file a list.",
+        json_schema_extra={"shown_default": "none"},
+    )
     git_egress: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_egress_rules)] = Field(
         default=(),
         description="Hosts that are not public and that repositories may lead Shadow to (submodules, redirects, large files), "
@@ -350,6 +366,26 @@ class Settings(BaseModel):
         ge=0,
         description="As SHADOW_BUDGET_USD_DAY, in a month.",
         json_schema_extra={"shown_default": "none"},
+    )
+    budget_cpu_s_day: CountLimit = Field(
+        default=None,
+        ge=0,
+        description="CPU time that the workspaces of one user's tasks may take in a day (of UTC), as SHADOW_BUDGET_TOKENS_DAY; a "
+        "run ends before its next tool call. What counts: docs/operations.md.",
+        json_schema_extra={"unit": "CPU seconds", "shown_default": "none"},
+    )
+    budget_cpu_s_month: CountLimit = Field(
+        default=None,
+        ge=0,
+        description="As SHADOW_BUDGET_CPU_S_DAY, in a month.",
+        json_schema_extra={"unit": "CPU seconds", "shown_default": "none"},
+    )
+    budget_storage_bytes: ByteLimit = Field(
+        default=None,
+        ge=0,
+        description="What the workspaces and artifacts of one user's tasks may take together, as last measured, unless an "
+        "administrator gives them another budget. Where it is used up, no task and no run begins.",
+        json_schema_extra={"unit": "bytes", "shown_default": "none"},
     )
     limit_command_time_s: NumberLimit = Field(
         default=None,

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.git_servers import make_repository
 from tests.support.servers import Caller, calling, logged_in, running
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +50,7 @@ async def test_a_run_ends_before_the_request_that_would_be_above_the_budget(tmp_
         (own,) = await usage(admin)
         assert own["spending"]["day"]["requests"] == 3
         assert own["spending"]["month"]["input_tokens"] == 297
-        assert own["budgets"] == {"tokens_day": 250, "tokens_month": None, "usd_day": None, "usd_month": None}
+        assert {name: value for name, value in own["budgets"].items() if value is not None} == {"tokens_day": 250}
         for path, body in (("/v1/tasks", asked), (f"/v1/tasks/{task}/messages", {"text": "Go on."})):
             told = await admin.call("POST", path, body, expect=413)
             assert told["error"]["code"] == "budget_spent"
@@ -71,3 +72,40 @@ async def test_everybody_sees_their_own_and_administrators_all(tmp_path: Path) -
             await ann.call("GET", "/v1/usage?all=true", expect=403)
             await ann.call("PUT", f"/v1/users/{own['user_id']}/budgets", {"tokens_day": None}, expect=403)
         assert {one["user_id"] for one in await usage(admin, "?all=true")} == {"local", invited["user"]["id"]}
+
+
+async def test_cpu_time_and_storage_end_with_their_budgets(tmp_path: Path) -> None:
+    source = make_repository(tmp_path / "project", {"a.txt": b"x" * 8192})
+    home = tmp_path / "home"
+    home.mkdir()
+    burn = "while [ $(awk '{print int($14 + $15)}' /proc/$$/stat) -lt 150 ]; do :; done; echo burnt > burnt.txt"
+    calls = [{"tool": "run_terminal_cmd", "arguments": {"command": line, "timeout_s": 60}} for line in (burn, "true")]
+    path = tmp_path / "script.yaml"
+    path.write_text(json.dumps({"version": 1, "steps": [{"calls": [call]} for call in calls] + [{"text": "Done."}]}))
+    asked = {"repository": str(source), "instruction": "Do it.", "model": f"scripted:{path}"}
+    async with (
+        running(home, SHADOW_BUDGET_CPU_S_DAY="1", SHADOW_BUDGET_STORAGE_BYTES="8k") as server,
+        logged_in(server) as admin,
+    ):
+        task = await admin.call("POST", "/v1/tasks", asked)
+        end = await finished(admin, task["id"])
+        assert (end["status"], end["code"]) == ("limit_reached", "cpu_s_day")
+        (own,) = await usage(admin)
+        assert 1.5 <= own["spending"]["day"]["cpu_s"] < 60
+        assert own["spending"]["month"]["cpu_s"] == own["spending"]["day"]["cpu_s"]
+        assert 8192 <= own["spending"]["storage_bytes"] < 2**20
+        for limit, freed in (("cpu_s_day", "cpu_s_day"), ("storage_bytes", None)):
+            for where, body in (("/v1/tasks", asked), (f"/v1/tasks/{task['id']}/messages", {"text": "Go on."})):
+                told = await admin.call("POST", where, body, expect=413)
+                assert (told["error"]["code"], told["error"]["details"]["limit"]) == ("budget_spent", limit)
+            if freed is not None:
+                await admin.call("PUT", "/v1/users/local/budgets", {freed: None})
+        await admin.call("POST", f"/v1/tasks/{task['id']}/archive")
+
+        async def is_free() -> bool:
+            return (await usage(admin))[0]["spending"]["storage_bytes"] == 0
+
+        await until(is_free, within_s=ENDS_WITHIN_S)
+        (own,) = await usage(admin)
+        assert own["spending"]["day"]["cpu_s"] >= 1.5  # that stays spent
+        await admin.call("POST", "/v1/tasks", asked)

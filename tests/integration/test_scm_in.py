@@ -21,6 +21,7 @@ from shadow.scm.failures import (
 )
 from shadow.scm.git import Call
 from shadow.scm.git import git as git_call
+from shadow.scm.owners import Owner
 from shadow.scm.repositories import Repositories
 from tests.support.git_servers import GitServer, commit, git, http_server, make_certificate, make_repository, ssh_server
 from tests.support.scm import clone, repositories, sh
@@ -216,7 +217,7 @@ async def test_two_at_once_share_one_fetch(repos: Repositories, server: GitServe
 
 
 async def test_mirrors_are_not_shared_between_owners(repos: Repositories, cloned, source: Path, tmp_path: Path) -> None:
-    async with cloned(source, "a", owner="one"), cloned(source, "b", owner="two"):
+    async with cloned(source, "a", owner=Owner(id="one")), cloned(source, "b", owner=Owner(id="two")):
         assert len(list((tmp_path / "data/mirrors").glob("*/HEAD"))) == 2
 
 

@@ -13,11 +13,14 @@ from pydantic import SecretStr
 from sqlalchemy import update
 
 from shadow.bootstrap import make_manager, make_worker, open_tasks
+from shadow.core.commands import CommandSpec, shell
 from shadow.core.errors import NotFound
+from shadow.core.jobs import Job, JobState
 from shadow.core.repositories import LocalRepository
 from shadow.core.tasks import Task, TaskState
 from shadow.core.terminals import TerminalSpec
 from shadow.core.workspaces import WorkspaceState
+from shadow.db import jobs
 from shadow.db.jobs import JOBS
 from shadow.db.tables import schedules
 from shadow.settings import Settings
@@ -70,10 +73,15 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def clean_up(tasks: Tasks) -> None:
+async def clean_up(tasks: Tasks) -> Job:
     """As when the time for it has come."""
     async with tasks.database.write() as transaction:
-        await tasks.clean_up(transaction)
+        return await tasks.clean_up(transaction)
+
+
+async def is_over(tasks: Tasks, job: Job) -> bool:
+    async with tasks.database.read() as connection:
+        return (await jobs.get(connection, job.id)).state is JobState.DONE
 
 
 async def test_an_idle_task_is_put_to_sleep(tmp_path: Path) -> None:
@@ -142,6 +150,22 @@ async def test_each_host_sees_to_its_own_workspaces(tmp_path: Path) -> None:
             transaction.tell(JOBS)
         for task in made:
             await until(lambda task=task: has_state(tasks, task, TaskState.ARCHIVED))
+
+
+async def test_a_task_is_not_put_to_sleep_under_a_persons_command(tmp_path: Path) -> None:
+    async with at_work(tmp_path, task_hibernate_after_s=0.1) as (tasks, settings):
+        task = await idle_task(tasks, tmp_path)
+        assert task.workspace_id is not None
+        async with await make_manager(settings).attach(task.workspace_id) as executor:
+            command = await executor.start(CommandSpec(argv=shell("sleep 600")))
+            await asyncio.sleep(0.2)
+            job = await clean_up(tasks)
+            await until(lambda: is_over(tasks, job))
+            assert (await tasks.find(task.id)).state is TaskState.IDLE
+            assert (await executor.get_command(command.id)).ending is None
+            await executor.kill(command.id)
+        await clean_up(tasks)
+        await until(lambda: has_state(tasks, task, TaskState.HIBERNATED))
 
 
 async def test_a_task_is_not_put_to_sleep_under_a_persons_terminal(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from shadow.core.errors import NotFound
+from shadow.core.ids import WorkspaceId
 from shadow.core.jobs import JobState
 from shadow.core.tasks import TaskState
 from shadow.core.workspaces import WorkspaceSpec
@@ -16,8 +18,8 @@ from shadow.db.database import Database
 from shadow.db.tables import jobs as table
 from shadow.execution.mock.manager import MockWorkspaceManager
 from shadow.tasks import kinds
-from shadow.tasks.elsewhere import OtherHost, watch_for_its_host
-from shadow.tasks.ending import Archiving, Deleting, Freeing
+from shadow.tasks.elsewhere import FORGET_AFTER_S, OtherHost, leave_to_its_host, watch_for_its_host
+from shadow.tasks.ending import Archiving, CleaningUp, CleanupPolicy, Deleting, Freeing
 from shadow.tasks.running import BEGIN, Running
 from tests.support.databases import Place
 from tests.support.jobs import Does, ended, worker
@@ -121,6 +123,22 @@ async def _until_free(database: Database) -> None:
     async with asyncio.timeout(20):
         while await free_jobs(database) != [(THERE, JobState.DONE)]:
             await asyncio.sleep(0.02)
+
+
+async def test_nobody_waits_for_ever_for_a_host_that_is_gone(database: Database, tmp_path: Path) -> None:
+    here = make_tasks(database)
+    task = await put_task(database, TaskState.IDLE, host=THERE, workspace_id=WorkspaceId("ws_there"))
+    for age_s, state in ((FORGET_AFTER_S - 60, JobState.WAITING), (FORGET_AFTER_S + 60, JobState.CANCELLED)):
+        async with database.write() as transaction:
+            await transaction.connection.execute(delete(table))
+            await leave_to_its_host(transaction, task, artifacts_too=True, entropy=os.urandom)
+            await transaction.connection.execute(update(table).values(created_at=transaction.now - age_s))
+            job = await here.clean_up(transaction)
+        policy = CleanupPolicy(hibernate_after_s=None, archive_after_s=None)
+        cleaning = CleaningUp(make_shop(here, tmp_path), policy)
+        async with worker(database, {kinds.clean_up_of(HOST): cleaning}, host=HOST):
+            await ended(database, job.id)
+        assert await free_jobs(database) == [(THERE, state)]
 
 
 async def test_a_run_that_its_host_left_ends_here_when_the_task_is_archived(database: Database, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from shadow.core.commands import CommandSpec
 from shadow.core.conversation import Usage
 from shadow.core.errors import Conflict
 from shadow.core.events import RunFinished, RunStarted
@@ -164,6 +165,27 @@ async def test_a_task_that_nobody_looks_at_falls_asleep_and_a_look_wakes_it(
     assert awake.state is TaskState.IDLE
     assert awake.updated_at > asleep.updated_at
     await tasks.wake(WorkspaceId("ws_of_nobody"))
+
+
+async def test_a_policy_lets_those_be_who_began_to_work_after_it_had_looked(
+    two: tuple[Tasks, Tasks], tmp_path: Path
+) -> None:
+    tasks, _ = two
+    manager = MockWorkspaceManager()
+    workspace = await manager.create(WorkspaceSpec())
+    task = await put_task(tasks.database, TaskState.IDLE, workspace_id=workspace.id, age_s=OLD_S)
+    async with await manager.attach(workspace.id) as executor:
+        command = await executor.start(CommandSpec(argv=("sleep", "600")))
+        async with worker(
+            tasks.database, {kinds.HIBERNATE: Hibernating(make_shop(tasks, tmp_path, manager))}, host=HOST
+        ):
+            await tasks.hibernate(task.id, unchanged_since=task.updated_at)
+            await ended(tasks.database, (await jobs_of(tasks.database, task.id))[-1].id)
+            assert (await found(tasks, task)).state is TaskState.IDLE
+            assert (await executor.get_command(command.id)).ending is None
+            await tasks.hibernate(task.id)  # a person says so
+            await ended(tasks.database, (await jobs_of(tasks.database, task.id))[-1].id)
+    assert (await found(tasks, task)).state is TaskState.HIBERNATED
 
 
 # A run that would end its task

@@ -31,6 +31,7 @@ from shadow.execution.interface import ToolExecutor
 from shadow.execution.mock.manager import MockWorkspaceManager
 from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint
 from shadow.http.server import HttpServer
+from shadow.scm.owners import check_reach
 from shadow.settings import Settings
 from shadow.tasks.service import Tasks
 from tests.support.implementations import host
@@ -135,6 +136,7 @@ async def serving_api(
             repositories=make_repositories(settings),
             artifacts=open_artifacts(settings),
             settings=settings,
+            check_repository=lambda repository, owner: check_reach(owner, repository, ()),
             user_requests_per_s=1_000_000,
             logins_per_min=1_000_000,
             origins=Origins(allowed=frozenset({url}), secure=False),

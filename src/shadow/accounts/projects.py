@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from shadow.accounts.service import CHANGED
 from shadow.core.accounts import Member, Principal, Project, ProjectId, ProjectRole, Role, UserId, check_name
 from shadow.core.errors import Conflict, Denied, LimitExceeded
@@ -82,11 +84,16 @@ class Projects:
     async def check(self, who: Principal, project_id: ProjectId, *, writing: bool) -> None:
         """That it is there for them; ``writing``: that they may change it and begin tasks in it. Raises: NotFound, Denied."""
         async with self.database.read() as connection:
-            await projects.find(connection, project_id, seen_by=_sees(who))
-            if not writing:
-                return
-            role = await projects.role_in(connection, project_id, who.user.id)
-        _check_role(who, role)
+            if writing:
+                await self.check_writable(connection, who, project_id)
+            else:
+                await projects.find(connection, project_id, seen_by=_sees(who))
+
+    @staticmethod
+    async def check_writable(connection: AsyncConnection, who: Principal, project_id: ProjectId) -> None:
+        """As ``check``, where its answer is to hold for longer: see ``projects.keep``. Raises: NotFound, Denied."""
+        await projects.find(connection, project_id, seen_by=_sees(who))
+        _check_role(who, await projects.role_in(connection, project_id, who.user.id))
 
     async def _opened(self, transaction: Transaction, who: Principal, project_id: ProjectId) -> Project:
         await transaction.lock(_PROJECTS)  # of the last two members one stays

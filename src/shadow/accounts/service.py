@@ -31,7 +31,7 @@ MAX_CREDENTIALS = 200
 """Of one user."""
 CHANGED = "accounts"
 """What readers of the feed are told when somebody may do less than before."""
-_USERS = 0x5AAD4
+USERS = 0x5AAD4
 """The lock around what is decided by looking at all users."""
 
 
@@ -66,7 +66,7 @@ class Accounts:
     async def first_user(self) -> User:
         """The administrator that every server begins with; made where there is nobody yet."""
         async with self.database.write() as transaction:
-            await transaction.lock(_USERS)  # several servers may start at once
+            await transaction.lock(USERS)  # several servers may start at once
             known = await accounts.all_users(transaction.connection)
             if known:
                 return next((user for user in known if user.id == LOCAL_USER), known[0])
@@ -189,7 +189,7 @@ class Accounts:
     async def change(self, user_id: UserId, *, role: Role | None = None, disabled: bool | None = None) -> User:
         """What was open by their credentials ends where they are disabled. Raises: NotFound; Conflict: the last administrator."""
         async with self.database.write() as transaction:
-            await transaction.lock(_USERS)  # of the last two administrators one stays
+            await transaction.lock(USERS)  # of the last two administrators one stays
             user = await accounts.get_user(transaction.connection, user_id)
             if role is not None:
                 await accounts.change_user(transaction, user_id, role=role.value)

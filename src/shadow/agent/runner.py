@@ -76,6 +76,8 @@ class Agent:
     """Where the run is taken up again."""
     may_ask: Callable[[], Awaitable[None]] | None = None
     """Called before each request to the model. Raises: BudgetSpent: nothing more may be spent, and the run ends with that."""
+    may_call: Callable[[], Awaitable[None]] | None = None
+    """The same before the calls of an answer."""
     clock: Clock = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -88,7 +90,11 @@ async def run(agent: Agent, state: RunState, *, stop: asyncio.Event) -> RunState
     """
     unsaved = not all(map(agent.toolbox.only_reads, agent.interrupted.unsaved))
     while True:
-        action = await _affordable(agent, decide(state))
+        action = decide(state)
+        reached = await _budget_spent(agent, action)
+        if reached is not None:
+            state = _ended_with(state, reached)
+            action = End(outcome=reached)
         if isinstance(action, End):
             await _end_commands(agent)  # what runs in the background must not write into what is delivered
             async with _checkpointing(agent, unsaved):
@@ -106,14 +112,29 @@ async def run(agent: Agent, state: RunState, *, stop: asyncio.Event) -> RunState
             unsaved = False
 
 
-async def _affordable(agent: Agent, action: Action) -> Action:
-    if isinstance(action, AskModel) and agent.may_ask is not None:
-        try:
-            await agent.may_ask()
-        except BudgetSpent as error:
-            reached = Outcome(status=RunStatus.LIMIT_REACHED, summary=str(error), code=str(error.details["limit"]))
-            return End(outcome=reached)
-    return action
+async def _budget_spent(agent: Agent, action: Action) -> Outcome | None:
+    match action:
+        case AskModel():
+            may = agent.may_ask
+        case CallTools():
+            may = agent.may_call
+        case _:
+            return None
+    try:
+        if may is not None:
+            await may()
+    except BudgetSpent as error:
+        return limit_reached(error)
+    return None
+
+
+def limit_reached(error: BudgetSpent) -> Outcome:
+    return Outcome(status=RunStatus.LIMIT_REACHED, summary=str(error), code=str(error.details["limit"]))
+
+
+def _ended_with(state: RunState, reached: Outcome) -> RunState:
+    """What the model wanted done and nobody did is answered."""
+    return replace(apply(state, Interrupted(reason=reached.summary)), outcome=reached)
 
 
 def _as_the_model_expects(agent: Agent, state: RunState) -> RunState:
@@ -134,10 +155,8 @@ def _left_s(state: RunState) -> float:
 def _stopped(state: RunState, stop: asyncio.Event) -> RunState:
     if stop.is_set():
         return apply(state, Interrupted())
-    ended = apply(state, Interrupted(reason=f"The run has taken {state.limits.time_s:.0f} s, as long as it may."))
-    assert ended.outcome is not None
-    reached = Outcome(status=RunStatus.LIMIT_REACHED, summary=ended.outcome.summary, code="time")
-    return replace(ended, outcome=reached)
+    summary = f"The run has taken {state.limits.time_s:.0f} s, as long as it may."
+    return _ended_with(state, Outcome(status=RunStatus.LIMIT_REACHED, summary=summary, code="time"))
 
 
 async def _unless_stopped(agent: Agent, work: Awaitable[Event], stop: asyncio.Event, *, left_s: float) -> Event | None:

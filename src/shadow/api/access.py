@@ -21,6 +21,7 @@ SIGNED_IN = "signed in"
 
 PRINCIPAL = "shadow.principal"
 TASK = "shadow.task"
+ACCESS = "shadow.access"
 COOKIE = "shadow_session"
 SECURE_COOKIE = "__Host-shadow_session"
 MAX_SECRET_CHARS = 200

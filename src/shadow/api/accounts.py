@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from shadow.accounts.service import SESSION_S, Accounts, Issued
 from shadow.api.access import PUBLIC, SIGNED_IN, Origins, principal
+from shadow.api.acting import acting
 from shadow.api.auditing import name_made, name_user
 from shadow.api.creating import CREATED, HEADERS, Keep, created, once
 from shadow.core.accounts import CredentialId, CredentialKind, Scope, User, UserId
@@ -142,7 +143,7 @@ class AccountRoutes:
             async def also(transaction: Transaction, issued: Issued) -> None:
                 await keep(transaction, IssuedMessage(credential=CredentialMessage.of(issued.credential)), None)
 
-            issued = await self._accounts.issue_token(
+            issued = await acting(self._accounts, request).issue_token(
                 principal(request),
                 name=asked.name,
                 scopes=frozenset(asked.scopes),
@@ -161,7 +162,7 @@ class AccountRoutes:
 
     async def revoke(self, request: Request) -> Answer:
         credential_id = CredentialId(request.path_params["credential_id"])
-        await self._accounts.revoke(principal(request).user.id, credential_id)
+        await acting(self._accounts, request).revoke(principal(request).user.id, credential_id)
         return Answer(b"{}")
 
     async def users(self, request: Request) -> Answer:
@@ -175,7 +176,7 @@ class AccountRoutes:
             async def also(transaction: Transaction, user: User, code: Issued) -> None:
                 await keep(transaction, _invited(user, code, secret=None), None)
 
-            user, code = await self._accounts.invite(asked.name, asked.role, also=also)
+            user, code = await acting(self._accounts, request).invite(asked.name, asked.role, also=also)
             name_made(request, user.id)
             return created(_invited(user, code, secret=code.secret))
 
@@ -184,11 +185,11 @@ class AccountRoutes:
     async def change(self, request: Request) -> Answer:
         asked = await read_message(request, ChangeUserMessage)
         user_id = UserId(request.path_params["user_id"])
-        user = await self._accounts.change(user_id, role=asked.role, disabled=asked.disabled)
+        user = await acting(self._accounts, request).change(user_id, role=asked.role, disabled=asked.disabled)
         return message_answer(UserMessage.of(user))
 
     async def code(self, request: Request) -> Answer:
-        user, code = await self._accounts.issue_code(UserId(request.path_params["user_id"]))
+        user, code = await acting(self._accounts, request).issue_code(UserId(request.path_params["user_id"]))
         return created(_invited(user, code, secret=code.secret))
 
 

@@ -18,6 +18,7 @@ from shadow.accounts.keys import Keys
 from shadow.accounts.projects import Projects
 from shadow.accounts.service import Accounts
 from shadow.api.access import (
+    ACCESS,
     PRINCIPAL,
     TASK,
     WRITING,
@@ -44,7 +45,7 @@ from shadow.api.results import ResultRoutes
 from shadow.api.settings import SettingRoutes
 from shadow.api.sources import Network
 from shadow.api.system import SystemRoutes
-from shadow.api.tasks import CheckModel, TaskRoutes
+from shadow.api.tasks import CheckModel, CheckRepository, TaskRoutes
 from shadow.api.usage import UsageRoutes
 from shadow.api.workspaces import EXECUTOR, UsersOperations, WorkspaceListRoutes, executor_of
 from shadow.core.accounts import Principal
@@ -81,6 +82,7 @@ class Services:
     keys: Keys
     manager: WorkspaceManager
     check_model: CheckModel
+    check_repository: CheckRepository
     origins: Origins
     repositories: Repositories
     artifacts: ArtifactStore
@@ -133,7 +135,7 @@ class ServerApp(HttpApp):
             [
                 *system.routes(),
                 *AccountRoutes(services.accounts, services.origins).routes(),
-                *TaskRoutes(services.tasks, services.check_model, projects).routes(),
+                *TaskRoutes(services.tasks, services.check_model, services.check_repository, projects).routes(),
                 *ProjectRoutes(projects).routes(),
                 *KeyRoutes(services.keys).routes(),
                 *EventRoutes(services.tasks, self.holds).routes(),
@@ -203,6 +205,7 @@ class ServerApp(HttpApp):
     ) -> None:
         """What is there for whoever asks, until the answer is out."""
         check_access(who, access)
+        scope[ACCESS] = access
         task = await self._named.find(scope["path_params"], who, writing=access in WRITING)
         if task is not None:
             scope[TASK] = task

@@ -112,6 +112,7 @@ async def serve(settings: Settings, *, worker_from: MakeWorker = make_worker) ->
                 keys=keys,
                 manager=manager,
                 check_model=lambda name, payer: check_model(settings, name, keys=keys, payer=payer),
+                check_repository=make_repositories(settings).check_reach,
                 origins=origins,
                 repositories=make_repositories(settings),
                 artifacts=open_artifacts(settings),

@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from shadow.accounts.projects import Projects
 from shadow.api.access import principal
+from shadow.api.acting import acting
 from shadow.core.accounts import ProjectId, Scope, UserId
 from shadow.http.requests import read_message
 from shadow.http.responses import Answer, message_answer
@@ -75,7 +76,7 @@ class ProjectRoutes:
 
     async def create(self, request: Request) -> Answer:
         asked = await read_message(request, NameProjectMessage)
-        project = await self._projects.create(principal(request), asked.name)
+        project = await acting(self._projects, request).create(principal(request), asked.name)
         return Answer(ProjectMessage.of(project).json_bytes(), status=CREATED)
 
     async def list(self, request: Request) -> Answer:
@@ -90,20 +91,24 @@ class ProjectRoutes:
     async def rename(self, request: Request) -> Answer:
         asked = await read_message(request, NameProjectMessage)
         return message_answer(
-            ProjectMessage.of(await self._projects.rename(principal(request), _id(request), asked.name))
+            ProjectMessage.of(
+                await acting(self._projects, request).rename(principal(request), _id(request), asked.name)
+            )
         )
 
     async def delete(self, request: Request) -> Answer:
-        await self._projects.delete(principal(request), _id(request))
+        await acting(self._projects, request).delete(principal(request), _id(request))
         return Answer(b"{}")
 
     async def set_member(self, request: Request) -> Answer:
         asked = await read_message(request, MemberRoleMessage)
-        await self._projects.set_member(principal(request), _id(request), _user_id(request), asked.role)
+        await acting(self._projects, request).set_member(
+            principal(request), _id(request), _user_id(request), asked.role
+        )
         return await self.get(request)
 
     async def remove_member(self, request: Request) -> Answer:
-        await self._projects.remove_member(principal(request), _id(request), _user_id(request))
+        await acting(self._projects, request).remove_member(principal(request), _id(request), _user_id(request))
         return Answer(b"{}")
 
 

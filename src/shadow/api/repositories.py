@@ -11,6 +11,7 @@ from shadow.db.database import Database
 from shadow.http.requests import read_message, read_query
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
+from shadow.scm.owners import Owner
 from shadow.scm.repositories import Repositories
 from shadow.wire.repositories import (
     BranchesMessage,
@@ -68,13 +69,14 @@ class RepositoryRoutes:
         )
 
     async def branches(self, request: Request) -> Answer:
-        asked, local = await read_message(request, BranchesQueryMessage), is_local(principal(request))
-        repository = parse_repository(asked.repository, local_user=local)
+        asked, who = await read_message(request, BranchesQueryMessage), principal(request)
+        owner = Owner(id=who.user.id, is_host_user=is_local(who))
+        repository = parse_repository(asked.repository, local_user=owner.is_host_user)
         if self._looks >= LOOKS_AT_ONCE:
             raise Unavailable("The server is looking at many repositories already.", mend="Try again in some seconds.")
         self._looks += 1
         try:
-            found = await self._repositories.branches(repository, trusted=local)
+            found = await self._repositories.branches(repository, owner=owner)
         finally:
             self._looks -= 1
         return message_answer(BranchesMessage.of(found))

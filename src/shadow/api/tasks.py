@@ -9,6 +9,7 @@ from starlette.requests import Request
 from shadow.accounts.projects import Projects
 from shadow.agent.loop import RunLimits
 from shadow.api.access import is_local, principal, sees_only, task
+from shadow.api.acting import acting
 from shadow.api.auditing import name_made
 from shadow.api.creating import CREATED, HEADERS, Keep, created, once
 from shadow.core.accounts import ProjectId, Scope
@@ -16,12 +17,13 @@ from shadow.core.egress import parse_rules
 from shadow.core.errors import Rejected
 from shadow.core.ids import is_id
 from shadow.core.keys import Payer, payer_of
-from shadow.core.repositories import parse_repository
+from shadow.core.repositories import Repository, parse_repository
 from shadow.core.tasks import QueuedMessage, Task, TaskId
 from shadow.db.database import Transaction
 from shadow.http.requests import read_message, read_query
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
+from shadow.scm.owners import Owner
 from shadow.tasks.service import Tasks
 from shadow.tasks.values import Deliver, RunOptions, TaskSettings
 from shadow.wire.tasks import (
@@ -41,6 +43,8 @@ from shadow.wire.tasks import (
     TaskMessage,
 )
 
+CheckRepository = Callable[[Repository, Owner], None]
+"""Raises: Denied: it cannot be reached for them."""
 CheckModel = Callable[[str | None, Payer], Awaitable[str]]
 """The full name of a model that can be asked on somebody's behalf; ``None``: the default.
 
@@ -50,10 +54,13 @@ OF_SERVER = ("scripted:", "replay:")
 
 
 class TaskRoutes:
-    def __init__(self, tasks: Tasks, check_model: CheckModel, projects: Projects) -> None:
+    def __init__(
+        self, tasks: Tasks, check_model: CheckModel, check_repository: CheckRepository, projects: Projects
+    ) -> None:
         self._tasks = tasks
         self._projects = projects
         self._check_model = check_model
+        self._check_repository = check_repository
 
     def routes(self) -> ApiRoutes:
         one = "/v1/tasks/{task_id}"
@@ -174,6 +181,7 @@ class TaskRoutes:
     async def create(self, request: Request) -> Answer:
         asked, who = await read_message(request, NewTaskMessage), principal(request)
         repository = parse_repository(asked.repository, local_user=is_local(who))
+        self._check_repository(repository, Owner(id=who.user.id, is_host_user=is_local(who)))
         if not is_local(who):
             check_outward(asked.allow or ())
         project_id = None if asked.project_id is None else ProjectId(asked.project_id)
@@ -184,7 +192,7 @@ class TaskRoutes:
             async def also(transaction: Transaction, new: Task) -> None:
                 await keep(transaction, TaskMessage.from_task(new), _address(new))
 
-            new = await self._tasks.create(
+            new = await acting(self._tasks, request, project_id=project_id).create(
                 repository,
                 asked.instruction,
                 model=await self._model(request, asked.model, Payer(user_id=who.user.id, project_id=project_id)),
@@ -221,7 +229,7 @@ class TaskRoutes:
         return message_answer(TaskMessage.from_task(task(request)))
 
     async def delete(self, request: Request) -> Answer:
-        await self._tasks.delete(task(request).id)
+        await acting(self._tasks, request).delete(task(request).id)
         return Answer(b"{}")
 
     async def send(self, request: Request) -> Answer:
@@ -231,7 +239,7 @@ class TaskRoutes:
             async def also(transaction: Transaction, message: QueuedMessage) -> None:
                 await keep(transaction, QueuedMessageMessage.of(message), None)
 
-            message = await self._tasks.send(
+            message = await acting(self._tasks, request).send(
                 task(request).id,
                 asked.text,
                 model=None if asked.model is None else await self._model(request, asked.model, payer_of(task(request))),
@@ -250,23 +258,23 @@ class TaskRoutes:
 
     async def reorder(self, request: Request) -> Answer:
         asked = await read_message(request, OrderMessage)
-        await self._tasks.reorder(task(request).id, asked.ids)
+        await acting(self._tasks, request).reorder(task(request).id, asked.ids)
         return await self.queue(request)
 
     async def edit(self, request: Request) -> Answer:
         asked = await read_message(request, EditMessage)
-        await self._tasks.edit(task(request).id, request.path_params["message_id"], asked.text)
+        await acting(self._tasks, request).edit(task(request).id, request.path_params["message_id"], asked.text)
         return await self.queue(request)
 
     async def remove(self, request: Request) -> Answer:
-        await self._tasks.remove(task(request).id, request.path_params["message_id"])
+        await acting(self._tasks, request).remove(task(request).id, request.path_params["message_id"])
         return await self.queue(request)
 
     async def stop(self, request: Request) -> Answer:
-        return message_answer(StoppedMessage(stopped=await self._tasks.stop(task(request).id)))
+        return message_answer(StoppedMessage(stopped=await acting(self._tasks, request).stop(task(request).id)))
 
     async def resume(self, request: Request) -> Answer:
-        await self._tasks.resume(task(request).id)
+        await acting(self._tasks, request).resume(task(request).id)
         return await self._as_it_stands(task(request).id)
 
     async def checkpoints(self, request: Request) -> Answer:
@@ -278,15 +286,15 @@ class TaskRoutes:
         if (asked.checkpoint is None) == (asked.run is None):
             raise Rejected("Give `checkpoint`, or `run` for how it was before that run.")
         chosen = asked.checkpoint or await self._tasks.before_run(id_, asked.run or 0)
-        checkpoint = await self._tasks.roll_back(id_, chosen, message=asked.message)
+        checkpoint = await acting(self._tasks, request).roll_back(id_, chosen, message=asked.message)
         return message_answer(CheckpointMessage.of(checkpoint))
 
     async def hibernate(self, request: Request) -> Answer:
-        await self._tasks.hibernate(task(request).id)
+        await acting(self._tasks, request).hibernate(task(request).id)
         return await self._as_it_stands(task(request).id)
 
     async def archive(self, request: Request) -> Answer:
-        await self._tasks.archive(task(request).id)
+        await acting(self._tasks, request).archive(task(request).id)
         return await self._as_it_stands(task(request).id)
 
     async def _as_it_stands(self, task_id: TaskId) -> Answer:

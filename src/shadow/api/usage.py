@@ -4,6 +4,7 @@ from starlette.requests import Request
 
 from shadow.accounts.service import Accounts
 from shadow.api.access import principal
+from shadow.api.acting import acting
 from shadow.core.accounts import Scope, UserId
 from shadow.http.requests import read_message, read_query
 from shadow.http.responses import Answer, message_answer
@@ -23,7 +24,7 @@ class UsageRoutes:
                 "GET",
                 "/v1/usage",
                 self.usage,
-                summary="What one has spent on models today and this month, and may; of everybody, for administrators.",
+                summary="What one has spent today and this month, keeps, and may; of everybody, for administrators.",
                 query=UsageQuery,
                 answer=UsageListMessage,
                 access=Scope.ACCOUNT,
@@ -51,6 +52,7 @@ class UsageRoutes:
     async def set_budgets(self, request: Request) -> Answer:
         asked = await read_message(request, NewBudgetsMessage)
         user = await self._accounts.user(UserId(request.path_params["user_id"]))
-        await self._tasks.spenders.set_budgets(user.id, {name: getattr(asked, name) for name in asked.model_fields_set})
+        own = {name: getattr(asked, name) for name in asked.model_fields_set}
+        await acting(self._tasks, request).spenders.set_budgets(user.id, own)
         (changed,) = await self._tasks.spenders.usage([user.id])
         return message_answer(UsageMessage.of(changed))

@@ -1,14 +1,15 @@
-"""``shadow usage``: what users have spent on models, and may."""
+"""``shadow usage``: what users have spent and keep, and may."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from decimal import Decimal
 
 from shadow.accounts.service import Accounts
 from shadow.bootstrap import open_tasks
 from shadow.cli.outcome import DONE, print_json
 from shadow.cli.tables import print_table
 from shadow.core.accounts import LOCAL_USER
-from shadow.core.quota import Spent
+from shadow.core.quota import UNITS, Spent
 from shadow.settings import load_settings
 from shadow.tasks.budgets import UserUsage
 
@@ -23,19 +24,28 @@ async def show(*, as_json: bool) -> int:
         return DONE
     rows: list[Sequence[str]] = []
     for one in found:
-        rows.append((names[one.user_id], str(one.live_tasks), "today", *_cells(one, "day", one.spending.day)))
-        rows.append(("", "", "month", *_cells(one, "month", one.spending.month)))
-    print_table(("USER", "TASKS", "PERIOD", "REQUESTS", "TOKENS", "OF", "USD", "OF"), rows)
+        rows.append((names[one.user_id], str(one.live_tasks), "today", *_cells(one, "day", one.spending.day), "", ""))
+        storage = (str(one.spending.storage_bytes), _limit(one.budgets.storage_bytes))
+        rows.append(("", "", "month", *_cells(one, "month", one.spending.month), *storage))
+    print_table(
+        ("USER", "TASKS", "PERIOD", "REQUESTS", "TOKENS", "OF", "USD", "OF", "CPU S", "OF", "STORAGE", "OF"), rows
+    )
     return DONE
 
 
 def _cells(one: UserUsage, period: str, spent: Spent) -> Sequence[str]:
-    tokens, money = (getattr(one.budgets, f"{unit}_{period}") for unit in ("tokens", "usd"))
+    tokens, money, cpu_s = (getattr(one.budgets, f"{unit}_{period}") for unit in UNITS)
     unpriced = f" + {spent.unpriced} unpriced" if spent.unpriced else ""
     return (
         str(spent.requests),
         str(spent.input_tokens + spent.output_tokens),
-        "-" if tokens is None else str(tokens),
+        _limit(tokens),
         f"{spent.cost_usd:.4f}{unpriced}",
-        "-" if money is None else f"{money:f}",
+        _limit(money),
+        f"{spent.cpu_s:.1f}",
+        _limit(cpu_s),
     )
+
+
+def _limit(budget: int | Decimal | None) -> str:
+    return "-" if budget is None else f"{budget:f}" if isinstance(budget, Decimal) else str(budget)

@@ -10,7 +10,7 @@ from shadow.core.egress import EgressPolicy
 from shadow.core.egress_status import EgressStatus
 from shadow.core.errors import NotFound, Unsupported
 from shadow.core.ids import WorkspaceId
-from shadow.core.workspaces import Capabilities, Isolation, WorkspaceSpec, WorkspaceStatus
+from shadow.core.workspaces import Capabilities, CpuTime, Isolation, WorkspaceSpec, WorkspaceStatus
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.sidecar_client.client import SidecarClient
 from shadow.execution.sidecar_client.endpoint import UrlEndpoint
@@ -70,6 +70,10 @@ class ServerWorkspaces(WorkspaceManager):
             if status.id == workspace_id:
                 return status
         raise NotFound(f"There is no workspace {workspace_id!r}.", mend="`shadow workspace list` shows all.")
+
+    async def cpu_time(self, workspace_id: WorkspaceId) -> CpuTime | None:
+        await self.status(workspace_id)
+        return None
 
     async def create(self, spec: WorkspaceSpec) -> WorkspaceStatus:
         raise _unsupported("made")

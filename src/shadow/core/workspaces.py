@@ -79,6 +79,15 @@ class WorkspaceStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CpuTime:
+    """What a workspace's meter says, read from outside."""
+
+    since: float
+    """When the meter began at zero, seconds since 1970: later for each new one of the workspace."""
+    used_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """What the inside of a workspace says of itself. Only as good as its word: code in there can lie."""
 
@@ -112,6 +121,8 @@ class Capabilities:
     trees: bool = False
     watching: bool = False
     hibernation: bool = False
+    cpu_time: bool = False
+    """What its processes take of CPU time is counted, where they cannot reach it."""
     forks: bool = False
     snapshots: bool = False
     programs: bool = True

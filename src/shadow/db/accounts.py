@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.accounts import (
+    LOCAL_USER,
     Credential,
     CredentialId,
     CredentialKind,
@@ -49,6 +50,13 @@ async def get_user(connection: AsyncConnection, user_id: UserId) -> User:
         if row is not None:
             return _user(row)
     raise NotFound(f"There is no user {user_id!r}.")
+
+
+async def is_host_user(connection: AsyncConnection, user_id: str) -> bool:
+    """Whether this host is theirs, as it stands now: where there is no server, nobody has written them down."""
+    query = select(users.c.role, users.c.disabled_at).where(users.c.id == user_id)
+    row = (await connection.execute(query)).one_or_none()
+    return user_id == LOCAL_USER and (row is None or (row.role == Role.ADMIN.value and row.disabled_at is None))
 
 
 async def change_user(transaction: Transaction, user_id: UserId, **values: Any) -> None:
@@ -99,6 +107,17 @@ async def _shown_by(connection: AsyncConnection, which: ColumnElement[bool]) -> 
         )
         for row in (await connection.execute(query)).mappings()
     ]
+
+
+async def keep_principal(transaction: Transaction, who: Principal) -> Principal | None:
+    """As they stand now, and stay until the transaction's end; ``None``: the credential is gone.
+
+    In the order in which somebody is shut out, so that nobody waits in a circle.
+    """
+    await transaction.connection.execute(select(users.c.id).where(users.c.id == who.user.id).with_for_update(read=True))
+    credential = credentials.c.id == who.credential.id
+    await transaction.connection.execute(select(credentials.c.id).where(credential).with_for_update(read=True))
+    return next(iter(await _shown_by(transaction.connection, credential)), None)
 
 
 async def credentials_of(connection: AsyncConnection, user_id: UserId) -> Sequence[Credential]:

@@ -6,8 +6,9 @@ What belongs together is written in one transaction (``write``); the modules bes
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,13 @@ class Database:
         self._listening = Listening(self._connections, name=os.urandom(8).hex(), writing=self._writing)
         self.feed = Feed(None if self._connections.is_in_memory else self._listening)
         self.observe: Observe | None = None
+        self._begin_with: Callable[[Transaction], Awaitable[None]] | None = None
+
+    def beginning_with(self, check: Callable[[Transaction], Awaitable[None]]) -> "Database":
+        """The same database, whose every transaction that writes begins with ``check``; what that raises, undoes it."""
+        other = copy(self)
+        other._begin_with = check  # noqa: SLF001 - our own
+        return other
 
     @property
     def is_shared(self) -> bool:
@@ -113,6 +121,8 @@ class Database:
                 transaction = Transaction(connection, await self.now(connection))
                 if fence is not None:
                     await transaction.check(fence)
+                if self._begin_with is not None:
+                    await self._begin_with(transaction)
                 yield transaction
                 if not self._is_sqlite:
                     for payload in as_payloads(self._listening.name, transaction.news):

@@ -15,6 +15,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -226,6 +227,16 @@ async def cancel_waiting(transaction: Transaction, job_id: JobId) -> bool:
     )
     transaction.tell(JOBS)
     return done.rowcount == 1
+
+
+async def cancel_forgotten(transaction: Transaction, kind: str, older_than_s: float) -> int:
+    """End those of ``kind`` that were added so long ago and that nobody does; how many there were."""
+    nobodys = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until <= transaction.now)
+    old = and_(
+        jobs.c.kind == kind, jobs.c.state.in_(_OPEN), jobs.c.created_at < transaction.now - older_than_s, nobodys
+    )
+    ended = update(jobs).where(old).values(state=JobState.CANCELLED.value, ended_at=transaction.now, lease_until=None)
+    return (await transaction.connection.execute(ended)).rowcount
 
 
 async def prune(transaction: Transaction, older_than_s: float) -> int:

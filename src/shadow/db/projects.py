@@ -55,6 +55,22 @@ async def role_in(connection: AsyncConnection, project_id: ProjectId, user_id: U
     return None if found is None else ProjectRole(found)
 
 
+async def keep(transaction: Transaction, project_id: ProjectId) -> None:
+    """Nobody deletes it before the transaction's end."""
+    if is_storable(project_id):
+        query = select(projects.c.id).where(projects.c.id == project_id).with_for_update(read=True, key_share=True)
+        await transaction.connection.execute(query)
+
+
+async def keep_member(transaction: Transaction, project_id: ProjectId, user_id: UserId) -> None:
+    """What they are in it they are until the transaction's end."""
+    if is_storable(project_id):
+        query = select(project_members.c.role).where(
+            project_members.c.project_id == project_id, project_members.c.user_id == user_id
+        )
+        await transaction.connection.execute(query.with_for_update(read=True))
+
+
 async def rename(transaction: Transaction, project_id: ProjectId, name: str) -> None:
     await transaction.connection.execute(update(projects).where(projects.c.id == project_id).values(name=name))
 

@@ -1,7 +1,11 @@
-"""What users spend on models: a row for each answer, written with its event, and summed up when somebody wants to know."""
+"""What users spend on models: a row for each answer, written with its event, and summed up when somebody wants to know.
+
+What else counts against their budgets, ``db/measurements.py`` has.
+"""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
@@ -10,8 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.core.events import ModelAnswered, Recorded
-from shadow.core.quota import Budgets, Spending, Spent, check_budgets, periods
+from shadow.core.quota import UNITS, Budgets, Spending, Spent, check_budgets, check_storage, periods
 from shadow.core.tasks import TaskId
+from shadow.db import measurements
 from shadow.db.database import Transaction
 from shadow.db.tables import budgets as others
 from shadow.db.tables import spending as table
@@ -49,7 +54,7 @@ async def note(transaction: Transaction, appended: Iterable[tuple[TaskId, Iterab
 
 
 async def spending_of(connection: AsyncConnection, *, now: float, user_id: str | None = None) -> Mapping[str, Spending]:
-    """By user, where they spent anything this month. ``user_id``: of that one alone."""
+    """By user, where they spent or keep anything. ``user_id``: of that one alone."""
     of = periods(now)
     today = table.c.at >= of.day
     sums: list[Any] = []
@@ -65,19 +70,38 @@ async def spending_of(connection: AsyncConnection, *, now: float, user_id: str |
     if user_id is not None:
         query = query.where(table.c.user_id == user_id)
     rows = (await connection.execute(query)).mappings()
-    return {row["user_id"]: Spending(day=_spent(row, "day"), month=_spent(row, "month")) for row in rows}
+    found = {row["user_id"]: Spending(day=_spent(row, "day"), month=_spent(row, "month")) for row in rows}
+    for user, used in (await measurements.used_by(connection, now=now, user_id=user_id)).items():
+        on_models = found.get(user, Spending())
+        found[user] = Spending(
+            day=replace(on_models.day, cpu_s=used.day_s),
+            month=replace(on_models.month, cpu_s=used.month_s),
+            storage_bytes=used.storage_bytes,
+        )
+    return found
 
 
-async def check(connection: AsyncConnection, *, now: float, defaults: Budgets, user_id: str) -> None:
-    """Before a user spends anything. Raises: BudgetSpent."""
+async def check(
+    connection: AsyncConnection,
+    *,
+    now: float,
+    defaults: Budgets,
+    user_id: str,
+    units: Collection[str] = UNITS,
+    storage: bool = True,
+) -> None:
+    """Before a user spends anything of ``units``, or, with ``storage``, keeps anything more. Raises: BudgetSpent."""
     budgets = await budgets_of(connection, defaults=defaults, user_id=user_id)
     if not budgets.is_endless:
-        spent = await spending_of(connection, now=now, user_id=user_id)
-        check_budgets(budgets, spent.get(user_id, Spending()), now=now)
+        spent = (await spending_of(connection, now=now, user_id=user_id)).get(user_id, Spending())
+        check_budgets(budgets, spent, now=now, units=units)
+        if storage:
+            check_storage(budgets, spent)
 
 
 async def forget_old(transaction: Transaction) -> None:
     await transaction.connection.execute(delete(table).where(table.c.at < transaction.now - KEPT_S))
+    await measurements.forget_old(transaction, older_than_s=KEPT_S)
 
 
 async def budgets_of(connection: AsyncConnection, *, defaults: Budgets, user_id: str) -> Budgets:
@@ -117,6 +141,9 @@ def _over(defaults: Budgets, body: str) -> Budgets:
         tokens_month=of("tokens_month", int),
         usd_day=of("usd_day", Decimal),
         usd_month=of("usd_month", Decimal),
+        cpu_s_day=of("cpu_s_day", int),
+        cpu_s_month=of("cpu_s_month", int),
+        storage_bytes=of("storage_bytes", int),
     )
 
 

@@ -266,6 +266,29 @@ spending = Table(
 )
 """A row for each answer of a model, by the number of its event; it stays when the task is deleted."""
 
+cpu_spending = Table(
+    "cpu_spending",
+    metadata,
+    Column("task_id", String(64), primary_key=True),
+    Column("day", Time, primary_key=True),
+    Column("user_id", String(64), nullable=False),
+    Column("cpu_ms", BigInteger, nullable=False),
+    Index("cpu_spending_of_user", "user_id", "day"),
+)
+"""What a task's workspace took of CPU time on a day, which is named by its beginning; it stays when the task is deleted."""
+
+measurements = Table(
+    "measurements",
+    metadata,
+    _task_id(primary_key=True),
+    Column("meter_since", Time),
+    Column("cpu_ms", BigInteger, nullable=False),
+    Column("workspace_bytes", BigInteger, nullable=False),
+    Column("artifact_bytes", BigInteger, nullable=False),
+    Column("sized_at", Time),
+)
+"""What was read last of a task's workspace: its CPU meter, by when that began, and what it takes on disk."""
+
 budgets = Table(
     "budgets",
     metadata,

@@ -118,7 +118,7 @@ async def newest(
     if before is not None:
         at, last = before
         query = query.where((tasks.c.created_at < at) | ((tasks.c.created_at == at) & (tasks.c.id > last)))
-    return _tasks(await connection.execute(query))
+    return as_tasks(await connection.execute(query))
 
 
 async def repositories(
@@ -173,7 +173,7 @@ async def unchanged_since(
         .order_by(tasks.c.updated_at)
         .limit(PAGE)
     )
-    return _tasks(await connection.execute(query))
+    return as_tasks(await connection.execute(query))
 
 
 async def with_workspace(
@@ -248,7 +248,8 @@ def _row(task: Task) -> dict[str, Any]:
     return {**values, **encoded, "state": task.state.value}
 
 
-def _tasks(result: CursorResult[Any]) -> list[Task]:
+def as_tasks(result: CursorResult[Any]) -> list[Task]:
+    """Of a query for whole rows."""
     names = tuple(result.keys())
     return [_task(zip(names, row, strict=True)) for row in result]  # a mapping for each row would take twice as long
 

@@ -54,7 +54,7 @@ from shadow.core.terminals import (
 )
 from shadow.core.trees import TreeReceipt
 from shadow.core.watching import ChangesMissed, FileChanges, Watching
-from shadow.core.workspaces import Capabilities, Health, WorkspaceSpec, WorkspaceStatus
+from shadow.core.workspaces import Capabilities, CpuTime, Health, WorkspaceSpec, WorkspaceStatus
 
 TerminalEvent = TerminalOutput | Gap | Resized | ScreenSnapshot | TerminalEnded
 WatchEvent = Watching | FileChanges | ChangesMissed
@@ -603,6 +603,14 @@ class WorkspaceManager(ABC):
     @abstractmethod
     async def status(self, workspace_id: WorkspaceId, *, measure: bool = False) -> WorkspaceStatus:
         """``measure`` walks the files for ``size_bytes``. Raises: NotFound."""
+
+    @abstractmethod
+    async def cpu_time(self, workspace_id: WorkspaceId) -> CpuTime | None:
+        """What all its processes have taken since they were started last, those that have ended too, Shadow's own inside too.
+
+        It may be told late, and never twice. ``None``: nothing runs in it, or ``capabilities.cpu_time`` is false.
+        Raises: NotFound.
+        """
 
     @abstractmethod
     async def list(self) -> Sequence[WorkspaceStatus]:

@@ -2,7 +2,8 @@
 
 A token is handed to git by a credential helper that reads an inherited descriptor of a file in memory: it is in no
 configuration, no argument, no environment and no file. The user's own means (netrc, credential helpers, ssh keys and agents)
-are left to git and ssh, which run with the user's configuration, outside of every workspace.
+are left to git and ssh, which run with the user's configuration, outside of every workspace; whose they are not gets neither
+(``owners.py``).
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from shadow.core.repositories import DEFAULT_PORTS, Credential, RemoteRepository
 from shadow.egress.guard import guarding_proxy
 from shadow.egress.resolving import checked_addresses, resolve_by_system
 from shadow.scm.failures import HOST_UNKNOWN_MEND, HostUnknown, RemoteUnreachable
-from shadow.scm.git import Call, Runner
+from shadow.scm.git import AUTHORITIES, Call, Runner
 from shadow.scm.local_source import LocalSource
 
 _SSH_OPTIONS = (
@@ -87,9 +88,16 @@ def guard_policy(
 
 @asynccontextmanager
 async def to_remote(
-    repository: RemoteRepository, *, credential: Credential | None, policy: EgressPolicy, proxy: str | None, about: str
+    repository: RemoteRepository,
+    *,
+    credential: Credential | None,
+    users_means: bool,
+    policy: EgressPolicy,
+    proxy: str | None,
+    about: str,
 ) -> AsyncGenerator[Access]:
-    """``policy``: which addresses it may lead to. ``proxy``: of the host's own network; then that one judges addresses.
+    """``users_means``: with what the user of this host has, where there is no ``credential``. ``policy``: which addresses it may
+    lead to. ``proxy``: of the host's own network; then that one judges addresses.
 
     Raises: Denied: the host of an ssh address is not allowed. HostUnknown: there is none of that name. Unavailable: it does
     not resolve.
@@ -98,7 +106,7 @@ async def to_remote(
         ssh = await _pinned(repository, policy) if repository.scheme is Scheme.SSH else ""
         async with (
             guarding_proxy(policy) if proxy is None else nullcontext(proxy) as through,
-            _reaching(repository, credential, through, about, ssh=ssh) as access,
+            _reaching(repository, credential, through, about, ssh=ssh, users_means=users_means) as access,
         ):
             yield access
     except RemoteUnreachable:
@@ -136,11 +144,17 @@ async def _pinned(repository: RemoteRepository, policy: EgressPolicy) -> str:
 
 @asynccontextmanager
 async def _reaching(
-    repository: RemoteRepository, credential: Credential | None, proxy: str, about: str, *, ssh: str
+    repository: RemoteRepository,
+    credential: Credential | None,
+    proxy: str,
+    about: str,
+    *,
+    ssh: str,
+    users_means: bool,
 ) -> AsyncGenerator[Access]:
     settings = [*_HTTP, f"http.proxy={proxy}"]
     descriptor: int | None = None
-    env: dict[str, str] = {}
+    env = {name: os.environ[name] for name in AUTHORITIES if name in os.environ}
     try:
         if repository.scheme is Scheme.SSH:
             env["GIT_SSH_COMMAND"] = f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH_OPTIONS}{ssh}"
@@ -154,7 +168,7 @@ async def _reaching(
             call=Call(
                 arguments=(),
                 protocols=(repository.scheme.value,),
-                users_config=True,
+                users_config=users_means,
                 config=settings,
                 env=env,
                 pass_fds=() if descriptor is None else (descriptor,),

@@ -66,6 +66,10 @@ class Runner:
         return Runner(prefix=(setpriv, *ids, "--"))
 
 
+AUTHORITIES = ("GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables that say whose certificates count."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call of git, or of what git would call."""
@@ -121,9 +125,7 @@ def environment(call: Call) -> dict[str, str]:
             "SSH_AUTH_SOCK",
             "USER",
             "LOGNAME",
-            "GIT_SSL_CAINFO",
-            "SSL_CERT_FILE",
-            "SSL_CERT_DIR",
+            *AUTHORITIES,
         )
         env |= {name: os.environ[name] for name in kept if name in os.environ}
     else:

@@ -10,7 +10,15 @@ from pathlib import Path
 from shadow.core.egress import EgressRule
 from shadow.core.errors import Rejected
 from shadow.core.outward import check_host
-from shadow.core.repositories import Branches, Checkout, LocalRepository, Repository, branch_name, parse_repository
+from shadow.core.repositories import (
+    Branches,
+    Checkout,
+    Credential,
+    LocalRepository,
+    Repository,
+    branch_name,
+    parse_repository,
+)
 from shadow.execution.interface import ToolExecutor
 from shadow.scm import access as reach
 from shadow.scm import delivering
@@ -22,6 +30,7 @@ from shadow.scm.filling import Clone, Filling, Identity, fill
 from shadow.scm.git import Progress
 from shadow.scm.local_source import find_local
 from shadow.scm.mirrors import HEADS, TAGS, Mirror, MirrorStore, RemoteRefs, ask, find_base
+from shadow.scm.owners import HOST_USER, Owner, check_reach, explained, may_use_means
 from shadow.scm.submodules import Budget, Module, locate, read_modules
 from shadow.scm.trees import list_tree
 
@@ -43,7 +52,7 @@ class Source:
 class _Asked:
     """What goes for a repository and for each of its submodules."""
 
-    owner: str
+    owner: Owner
     depth: int | None
     submodules: bool
     lfs: bool
@@ -63,9 +72,11 @@ class Repositories:
         entropy: Callable[[int], bytes],
         egress: Sequence[EgressRule] = (),
         proxy: str | None = None,
+        shared_hosts: Collection[str] = (),
     ) -> None:
-        """``identity``: who commits in workspaces. ``egress``: what may be reached besides public hosts and those that users
-        name. ``proxy``: of the host's own network, which then judges addresses in our place."""
+        """``identity``: who commits in workspaces. ``egress``: what may be reached besides public hosts and those that the
+        host's user names. ``shared_hosts``: where everybody is served with the host's credentials. ``proxy``: of the host's own
+        network, which then judges addresses in our place."""
         self._mirrors = MirrorStore(data_dir / "mirrors", limit_bytes=repository_limit_bytes)
         self._repository_limit_bytes = repository_limit_bytes
         self._quarantine = data_dir / "quarantine"
@@ -75,36 +86,35 @@ class Repositories:
         self._entropy = entropy
         self._egress = tuple(egress)
         self._proxy = proxy
+        self._shared_hosts = frozenset(shared_hosts)
 
     @asynccontextmanager
     async def opened(
         self,
         repository: Repository,
         *,
-        owner: str = "local",
+        owner: Owner = HOST_USER,
         branch: str | None = None,
         depth: int | None = None,
         submodules: bool = False,
         lfs: bool = False,
         about: str = "",
         progress: Progress | None = None,
-        trusted: bool = True,
     ) -> AsyncGenerator[Source]:
         """Bring the mirror up to date and open what a workspace is filled with.
 
-        ``owner``: whose credentials reach it. ``branch``: a branch or a tag; ``None``: what HEAD names. ``about``: words for the
-        name of the workspace's branch. ``submodules``: they come along, nested ones too. ``lfs``: so do large files that
-        git-lfs keeps. ``trusted``: whoever named the repository may reach its host wherever it is; others
-        reach public ones, and what the settings name.
+        ``owner``: for whom; others than this host's user reach public hosts, and what the settings name. ``branch``: a branch
+        or a tag; ``None``: what HEAD names. ``about``: words for the name of the workspace's branch. ``submodules``: they come
+        along, nested ones too. ``lfs``: so do large files that git-lfs keeps.
 
         Raises: NotFound, NotARepository, EmptyRepository, CredentialsWanted, RemoteUnreachable, TlsFailed,
         UnsoundRepository, LimitExceeded, Denied, Rejected, Unsupported.
         """
         if depth is not None and depth < 1:
             raise Rejected(f"The depth must be at least 1, not {depth}.")
-        # The host that its user named; what a repository names itself must be public.
-        named = frozenset({host} if trusted and (host := _host_of(repository)) else ())
-        asked = _Asked(owner=owner, depth=depth, submodules=submodules, lfs=lfs, progress=progress, trusted=named)
+        # The user of this host may reach whatever they name, wherever it is; what others or a repository name must be public.
+        trusted = frozenset({host} if owner.is_host_user and (host := _host_of(repository)) else ())
+        asked = _Asked(owner=owner, depth=depth, submodules=submodules, lfs=lfs, progress=progress, trusted=trusted)
         name = branch_name(about, entropy=self._entropy(8))
         budget = Budget(self._repository_limit_bytes)
         with ExitStack() as closing:
@@ -134,11 +144,14 @@ class Repositories:
         about = "Fetching" if module is None else f"Fetching the submodule {module.name!r} from"
         commit = None if module is None else module.commit
         async with (
-            self._access(repository, about=about, trusted=_host_of(repository) in asked.trusted) as (access, identity),
+            self._access(repository, about=about, owner=asked.owner, trusted=_host_of(repository) in asked.trusted) as (
+                access,
+                identity,
+            ),
             self._mirrors.fetched(
                 access,
                 identity=identity,
-                owner=asked.owner,
+                owner=asked.owner.id,
                 depth=asked.depth,
                 commit=commit,
                 progress=asked.progress,
@@ -173,15 +186,18 @@ class Repositories:
             ],
         )
 
-    async def branches(self, repository: Repository, *, trusted: bool) -> Branches:
-        """What a task can start from; nothing is fetched. ``trusted``: its host may be any that whoever asks has named, not only
-        a public one. Takes at most ``LOOK_S``.
+    async def branches(self, repository: Repository, *, owner: Owner) -> Branches:
+        """What a task can start from; nothing is fetched. ``owner``: for whom. Takes at most ``LOOK_S``.
 
         Raises: as ``opened``.
         """
         about = "Looking at"
         try:
-            async with asyncio.timeout(LOOK_S), self._access(repository, about=about, trusted=trusted) as (access, _):
+            trusted = owner.is_host_user
+            async with (
+                asyncio.timeout(LOOK_S),
+                self._access(repository, about=about, owner=owner, trusted=trusted) as (access, _),
+            ):
                 remote = await ask(access)
         except TimeoutError as error:
             raise RemoteUnreachable(
@@ -196,6 +212,10 @@ class Repositories:
             truncated=max(len(heads), len(tags)) > MAX_TOLD_REFS,
         )
 
+    def check_reach(self, repository: Repository, owner: Owner) -> None:
+        """That it can be reached for them at all, as far as that is known without asking. Raises: Denied."""
+        check_reach(owner, repository, self._shared_hosts)
+
     def shown(self, repository: Repository) -> str:
         """What names it in records: without credentials, absolute. Raises: as ``find_local``."""
         return (
@@ -208,22 +228,22 @@ class Repositories:
 
     @asynccontextmanager
     async def collected(
-        self, executor: ToolExecutor, checkout: Checkout, *, owner: str = "local"
+        self, executor: ToolExecutor, checkout: Checkout, *, owner: Owner = HOST_USER
     ) -> AsyncGenerator[Work]:
         """What was committed on the workspace's branch, verified. See ``collecting.collected``."""
-        mirror = self._mirrors.path_of(checkout.repository, owner, checkout.depth)
+        mirror = self._mirrors.path_of(checkout.repository, owner.id, checkout.depth)
         async with collected(
             executor, checkout, mirror=mirror, directory=self._quarantine, limit_bytes=self._delivery_limit_bytes
         ) as work:
             yield work
 
     @asynccontextmanager
-    async def opened_work(self, work: Work, checkout: Checkout, *, owner: str = "local") -> AsyncGenerator[Source]:
+    async def opened_work(self, work: Work, checkout: Checkout, *, owner: Owner = HOST_USER) -> AsyncGenerator[Source]:
         """What a fresh workspace is filled with to hold the verified work, on the branch of that name."""
         remote = RemoteRefs(head=None, head_commit=None)
         object_format = "sha256" if len(work.tip) == 64 else "sha1"
         mirror = Mirror(path=work.repository, remote=remote, object_format=object_format)
-        async with self._mirrors.kept(checkout.repository, owner, checkout.depth) as base:
+        async with self._mirrors.kept(checkout.repository, owner.id, checkout.depth) as base:
             filling = Filling(mirror, None, work.tip, None)
             if work.borrows:
                 filling.add_packs(base)
@@ -236,44 +256,54 @@ class Repositories:
         work: Work,
         checkout: Checkout,
         *,
+        owner: Owner = HOST_USER,
         branch: str | None = None,
         ours: Collection[str] = (),
-        trusted: bool = True,
+        credential: Credential | None = None,
     ) -> None:
         """Put the work on a branch of the repository that it came from: a new one, or one that only it was delivered to.
 
-        ``ours``: commits that were delivered there before, which it may replace. ``trusted``: as for ``opened``.
+        ``ours``: commits that were delivered there before, which it may replace. ``credential``: what its user had put into
+        the repository's address.
         """
-        repository = parse_repository(checkout.repository, local_user=trusted)
+        repository = parse_repository(checkout.repository, local_user=owner.is_host_user)
         name = checkout.branch if branch is None else branch
         await delivering.check_branch(name)
         if isinstance(repository, LocalRepository):
+            self.check_reach(repository, owner)
             await delivering.deliver_locally(work, find_local(repository.path), branch=name, ours=ours)
             return
-        async with self._access(repository, about="Pushing", trusted=trusted) as (access, _):
+        repository = replace(repository, credential=credential)
+        async with self._access(repository, about="Pushing", owner=owner, trusted=owner.is_host_user) as (access, _):
             await delivering.push(work, access, branch=name, ours=ours)
 
     @asynccontextmanager
-    async def _access(self, repository: Repository, *, about: str, trusted: bool) -> AsyncGenerator[tuple[Access, str]]:
-        """And what names the repository, the same for each way of writing it. ``trusted``: its host was named by its user."""
+    async def _access(
+        self, repository: Repository, *, about: str, owner: Owner, trusted: bool
+    ) -> AsyncGenerator[tuple[Access, str]]:
+        """And what names the repository, the same for each way of writing it. ``trusted``: its host may be any."""
+        self.check_reach(repository, owner)
         if isinstance(repository, LocalRepository):
             source = find_local(repository.path)
             identity = os.fspath(source.path)
             yield reach.to_local(source, about=f"{about} {identity}"), identity
             return
-        credential = reach.credential_for(repository, self._tokens.by_host)
-        limit_bytes = TRAFFIC * self._repository_limit_bytes
-        policy = reach.guard_policy(repository, trusted=trusted, rules=self._egress, limit_bytes=limit_bytes)
+        means = may_use_means(owner, repository, self._shared_hosts)
+        policy = reach.guard_policy(
+            repository, trusted=trusted, rules=self._egress, limit_bytes=TRAFFIC * self._repository_limit_bytes
+        )
         if not trusted:
             check_host(policy, repository.host, repository.port, setting="SHADOW_GIT_EGRESS")
-        async with reach.to_remote(
-            repository,
-            credential=credential,
-            policy=policy,
-            proxy=self._proxy,
-            about=f"{about} {repository.url}",
-        ) as access:
-            yield access, repository.url
+        with explained(owner, repository, self._shared_hosts):
+            async with reach.to_remote(
+                repository,
+                credential=reach.credential_for(repository, self._tokens.by_host if means else {}),
+                users_means=means,
+                policy=policy,
+                proxy=self._proxy,
+                about=f"{about} {repository.url}",
+            ) as access:
+                yield access, repository.url
 
 
 def _host_of(repository: Repository) -> tuple[str, int] | None:

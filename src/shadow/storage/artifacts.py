@@ -69,6 +69,16 @@ class ArtifactStore:
             raise _none(name)
         return file, artifact
 
+    def size_of(self, task_id: str) -> int:
+        """Bytes of all that is kept for the task."""
+        if not is_id(task_id):
+            return 0
+        try:
+            with os.scandir(self._directory / task_id) as found:
+                return sum(entry.stat(follow_symlinks=False).st_size for entry in found)
+        except FileNotFoundError:  # there are none, or they are being deleted
+            return 0
+
     def delete_all(self, task_id: str) -> None:
         """Nothing happens where there are none."""
         if is_id(task_id):

@@ -1,10 +1,10 @@
 """What users may spend, and have spent: each call is one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from shadow.core.quota import Budgets, Spending
+from shadow.core.quota import UNITS, Budgets, Spending
 from shadow.db import spending, tasks
 from shadow.db.database import Database
 
@@ -25,11 +25,17 @@ class Spenders:
     database: Database
     defaults: Budgets = field(default_factory=Budgets)
 
-    async def check(self, user_id: str) -> None:
-        """Before a model is asked. Raises: BudgetSpent."""
+    async def check(self, user_id: str, *, units: Collection[str] = UNITS, storage: bool = False) -> None:
+        """Before anything of ``units`` is spent; with ``storage``, before a run begins. Raises: BudgetSpent."""
         async with self.database.read() as connection:
             now = await self.database.now(connection)
-            await spending.check(connection, now=now, defaults=self.defaults, user_id=user_id)
+            await spending.check(
+                connection, now=now, defaults=self.defaults, user_id=user_id, units=units, storage=storage
+            )
+
+    async def budgets(self, user_id: str) -> Budgets:
+        async with self.database.read() as connection:
+            return await spending.budgets_of(connection, defaults=self.defaults, user_id=user_id)
 
     async def usage(self, user_ids: Sequence[str]) -> Sequence[UserUsage]:
         async with self.database.read() as connection:

@@ -20,6 +20,7 @@ from shadow.core.repositories import Checkout
 from shadow.core.workspaces import WorkspaceSpec
 from shadow.execution.interface import WorkspaceManager
 from shadow.scm.collecting import Work
+from shadow.scm.owners import HOST_USER, Owner
 from shadow.scm.repositories import Repositories
 
 CHECK_TIMEOUT_S = 1800.0
@@ -32,6 +33,7 @@ async def check_work(
     *,
     manager: WorkspaceManager,
     repositories: Repositories,
+    owner: Owner = HOST_USER,
     spec: WorkspaceSpec,
     setup: str | None = None,
 ) -> CheckFinished:
@@ -40,7 +42,7 @@ async def check_work(
     ``setup`` runs before it; where that fails, the check has failed.
     """
     began = time.monotonic()
-    async with repositories.opened_work(work, checkout) as source, manager.open(spec) as executor:
+    async with repositories.opened_work(work, checkout, owner=owner) as source, manager.open(spec) as executor:
         await repositories.fill(executor, source)
 
         async def run(line: str) -> CommandResult:

@@ -19,6 +19,8 @@ from shadow.tasks.kinds import FREE
 COMES_WITHIN_S = 10.0
 """How long nobody of another host need be at work with a task before we say so."""
 _LOOK_EVERY_S = 0.5
+FORGET_AFTER_S = 31 * 24 * 3600.0
+"""When the lease of what is left is surely over: see ``KEPT_LEASE_S``."""
 
 
 class OtherHost(Conflict):
@@ -65,7 +67,8 @@ async def watch_for_its_host(
 async def leave_to_its_host(
     transaction: Transaction, task: Task, *, artifacts_too: bool, entropy: Callable[[int], bytes]
 ) -> None:
-    """Have the workspace removed when a worker of its host comes; if none ever does, it ends with its lease."""
+    """Have the workspace removed when a worker of its host comes; if none ever does, it ends with its lease, and nobody waits for
+    one any longer (``FORGET_AFTER_S``)."""
     payload = {"workspace_id": task.workspace_id, "artifacts_of": task.id if artifacts_too else None}
     new = NewJob(kind=FREE, payload=payload, owner=task.owner, host=task.host)
     await jobs.add(transaction, new, job_id=JobId(make_id("job", entropy=entropy(12))))

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 from shadow.core.errors import NotFound, ShadowError
 from shadow.core.ids import WorkspaceId
-from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState, TaskStep, step
-from shadow.core.workspaces import WorkspaceState
-from shadow.db import audit, jobs, messages, spending, tasks
+from shadow.core.tasks import LIVE_STATES, TaskId, TaskState, TaskStep, step
+from shadow.db import audit, jobs, measurements, messages, spending, tasks
 from shadow.db.database import Transaction
 from shadow.engine.context import Handler, JobContext
-from shadow.tasks.elsewhere import is_elsewhere, leave_to_its_host
+from shadow.tasks.elsewhere import FORGET_AFTER_S, is_elsewhere, leave_to_its_host
+from shadow.tasks.kinds import FREE
+from shadow.tasks.measuring import Measuring
+from shadow.tasks.presence import somebody_is_in
 from shadow.tasks.workshop import KEPT_LEASE_S, TaskHandler, Workshop
 
 CLEAN_UP_EVERY_S = 60.0
@@ -24,7 +26,10 @@ class Hibernating(TaskHandler):
         task = await self._shop.task(context)
         if task.state is not TaskState.IDLE or context.stop.is_set():
             return
+        if context.job.payload.get("if_unused") and await somebody_is_in(self._shop, task):
+            return  # the next clean-up asks again
         if task.workspace_id is not None:
+            await Measuring(self._shop, context).leaving(task)
             await self._shop.manager.hibernate(task.workspace_id, keep_s=KEPT_LEASE_S)
 
         async def tell(transaction: Transaction) -> None:
@@ -46,7 +51,9 @@ class Archiving(TaskHandler):
         step(task.state, TaskStep.ARCHIVE)  # before anything is gone
         elsewhere = is_elsewhere(task, self._shop.tasks.host)
         if task.workspace_id is not None and not elsewhere:
+            await Measuring(self._shop, context).leaving(task)
             await self._shop.manager.destroy(task.workspace_id)
+        artifact_bytes = self._shop.artifacts.size_of(task.id)
 
         async def tell(transaction: Transaction) -> None:
             if elsewhere:
@@ -54,6 +61,7 @@ class Archiving(TaskHandler):
             for message in await messages.queue(transaction.connection, task.id):
                 await messages.remove(transaction, task.id, message.id)
             await tasks.change(transaction, task.id, workspace_id=None)
+            await measurements.note_size(transaction, task.id, workspace_bytes=0, artifact_bytes=artifact_bytes)
             await self._shop.tasks.move(transaction, task.id, TaskStep.ARCHIVE)
 
         context.finish_with(tell)
@@ -66,6 +74,7 @@ class Deleting(TaskHandler):
         task = await self._shop.task(context)
         elsewhere = is_elsewhere(task, self._shop.tasks.host)
         if task.workspace_id is not None and not elsewhere:
+            await Measuring(self._shop, context).leaving(task)
             await self._shop.manager.destroy(task.workspace_id)
         self._shop.artifacts.delete_all(task.id)
 
@@ -142,14 +151,16 @@ class CleaningUp(Handler):
                 found = await tasks.unchanged_since(transaction.connection, at, states=states, host=ask.host)
             for task in found:
                 try:
-                    if await self._is_in_use(task):
+                    if await somebody_is_in(self._shop, task):
                         continue
                     await act(task.id, at)
                     done += 1
                 except ShadowError:
                     continue  # somebody uses it again, or it is gone, or nobody can tell: then it waits
         await self._mend_stuck(context)
+        await Measuring(self._shop, context).all_here()
         async with context.write() as transaction:
+            await jobs.cancel_forgotten(transaction, FREE, FORGET_AFTER_S)
             await jobs.prune(transaction, FORGET_JOBS_AFTER_S)
             await spending.forget_old(transaction)
         if policy.keep_record_s is not None:
@@ -166,17 +177,6 @@ class CleaningUp(Handler):
         for task in busy:
             with suppress(NotFound):
                 await self._shop.tasks.mend(task.id)
-
-    async def _is_in_use(self, task: Task) -> bool:
-        """Whether a person has a terminal in its workspace."""
-        manager = self._shop.manager
-        if task.workspace_id is None or task.host != self._shop.tasks.host:
-            return False
-        if (await manager.status(task.workspace_id)).state is not WorkspaceState.READY:
-            return False
-        async with await manager.attach(task.workspace_id) as executor:
-            terminals = await executor.list_terminals() if executor.capabilities.terminals else ()
-        return any(terminal.ending is None for terminal in terminals)
 
     async def _note_lost(self, context: JobContext) -> int:
         """Tasks that wait and whose workspace is not there any more: its lease ended, or somebody removed it."""

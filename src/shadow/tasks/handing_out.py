@@ -33,7 +33,7 @@ from shadow.tasks.checking import check_work
 from shadow.tasks.committing import commit_message
 from shadow.tasks.steps import REMOTE, Step, counted, step
 from shadow.tasks.values import Deliver, ProjectConfig, RunOptions, settings_from_json
-from shadow.tasks.workshop import WORKING_LEASE_S, Workshop, is_trusted, operation
+from shadow.tasks.workshop import WORKING_LEASE_S, Workshop, operation
 
 
 class CheckFailed(Rejected):
@@ -134,7 +134,9 @@ class HandingOut:
 
     @asynccontextmanager
     async def _verified(self) -> AsyncGenerator[Work]:
-        collecting = self._shop.repositories.collected(self._executor, self._checkout)
+        collecting = self._shop.repositories.collected(
+            self._executor, self._checkout, owner=await self._shop.owner(self._task)
+        )
         with step(self._log, Step.VERIFY) as details:
             try:
                 work = await collecting.__aenter__()
@@ -162,6 +164,7 @@ class HandingOut:
                 self._checkout,
                 manager=self._shop.manager,
                 repositories=self._shop.repositories,
+                owner=await self._shop.owner(self._task),
                 spec=spec,
                 setup=self._project.setup,
             )
@@ -176,12 +179,14 @@ class HandingOut:
                 artifact, where = f"{self._context.job.id}.patch", "a patch"
                 self._shop.artifacts.put(self._task.id, artifact, await patch(work))
             else:
+                named = self._shop.tasks.credentials.get(self._task.id)
                 await self._shop.repositories.deliver(
                     work,
                     self._checkout,
+                    owner=await self._shop.owner(self._task),
                     branch=options.branch,
                     ours=await self._delivered_before(),
-                    trusted=is_trusted(self._task),
+                    credential=None if named is None else named.credential,
                 )
                 where = f"{options.branch or work.branch} in {self._checkout.repository}"
             details.append(where)

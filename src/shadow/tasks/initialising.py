@@ -20,6 +20,7 @@ from shadow.db.database import Transaction
 from shadow.engine.context import JobContext
 from shadow.execution.interface import ToolExecutor
 from shadow.scm.failures import HostUnknown
+from shadow.scm.owners import Owner
 from shadow.scm.repositories import Source
 from shadow.tasks.checking import shown_ending
 from shadow.tasks.kinds import RUN
@@ -29,7 +30,7 @@ from shadow.tasks.services import start_services
 from shadow.tasks.steps import REMOTE, Step, step
 from shadow.tasks.values import settings_from_json, settings_to_json
 from shadow.tasks.watching import start_egress
-from shadow.tasks.workshop import WORKING_LEASE_S, TaskHandler, end_commands, is_trusted, operation
+from shadow.tasks.workshop import WORKING_LEASE_S, TaskHandler, end_commands, operation
 
 SETUP_TIMEOUT_S = 1800.0
 
@@ -137,12 +138,13 @@ class Initialising(TaskHandler):
     async def _source(self, task: Task, log: TaskLog) -> AsyncGenerator[Source]:
         settings = settings_from_json(task.settings)
         with step(log, Step.FETCH_REPOSITORY) as details:
+            owner = await self._shop.owner(task)
             opening = self._shop.repositories.opened(
-                self._repository(task),
+                self._repository(task, owner),
+                owner=owner,
                 branch=settings.branch,
                 depth=settings.depth,
                 about=task.title,
-                trusted=is_trusted(task),
             )
             try:
                 source = await opening.__aenter__()
@@ -156,9 +158,9 @@ class Initialising(TaskHandler):
         finally:
             await opening.__aexit__(None, None, None)
 
-    def _repository(self, task: Task) -> Repository:
+    def _repository(self, task: Task, owner: Owner) -> Repository:
         known = self._shop.tasks.credentials.get(task.id)
-        return known or parse_repository(task.repository, local_user=is_trusted(task))
+        return known or parse_repository(task.repository, local_user=owner.is_host_user)
 
     async def _install(
         self, context: JobContext, task: Task, setup: str | None, executor: ToolExecutor, log: TaskLog

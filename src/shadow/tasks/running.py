@@ -14,7 +14,7 @@ from shadow.agent.loop import ModelFacts, RunLimits, RunState, RunStatus
 from shadow.agent.model import Model
 from shadow.agent.prompts.instructions import Facts, instructions
 from shadow.agent.rebuilding import InterruptedStep, fold, interrupted_step
-from shadow.agent.runner import Agent, run
+from shadow.agent.runner import Agent, limit_reached, run
 from shadow.agent.task_log import TaskLog
 from shadow.agent.toolbox import Bench, Toolbox
 from shadow.agent.tools.all import make_tools
@@ -23,6 +23,7 @@ from shadow.core.conversation import Usage, UserMessage
 from shadow.core.errors import NotFound, ShadowError
 from shadow.core.events import Recorded, RunFinished, RunStarted, StateChanged, StepFinished, TaskEvent, active
 from shadow.core.ids import CommandId
+from shadow.core.quota import BudgetSpent
 from shadow.core.tasks import Task, TaskState, TaskStep
 from shadow.core.workspaces import WorkspaceState
 from shadow.db import events, jobs, messages, tasks
@@ -34,6 +35,7 @@ from shadow.execution.interface import ToolExecutor
 from shadow.tasks.checkpointing import Checkpointing
 from shadow.tasks.handing_out import HandingOut
 from shadow.tasks.kinds import ARCHIVE, DELETE, RUN
+from shadow.tasks.measuring import Measuring
 from shadow.tasks.services import start_services
 from shadow.tasks.steps import Step, step
 from shadow.tasks.values import ProjectConfig, RunOptions, TaskSettings, settings_from_json
@@ -70,9 +72,16 @@ class Running(TaskHandler):
         settings = settings_from_json(task.settings)
         options = settings.options
 
+        measuring = Measuring(self._shop, context)
+
         async def work() -> str:
+            refused = await self._refused(context, task, begun, measuring)
+            if refused is not None:
+                return encode_event(refused)
             async with self._shop.log(context) as log:
-                return encode_event(await self._run(context, task, settings, begun, log))
+                finished = await self._run(context, task, settings, begun, measuring, log)
+            await measuring.run_ended(task)
+            return encode_event(finished)
 
         finished = decode_event(RunFinished.kind, await context.step(FINISH, work, retries=ONCE))
         assert isinstance(finished, RunFinished)
@@ -163,8 +172,34 @@ class Running(TaskHandler):
 
     # The run itself
 
+    async def _refused(self, context: JobContext, task: Task, begun: Begun, measuring: Measuring) -> RunFinished | None:
+        """Of a run that has not begun: where its owner may spend nothing more, its workspace is not even woken."""
+        if START in context.recorded:
+            return None
+        try:
+            await measuring.may_begin(task)
+        except BudgetSpent as error:
+            await self._start(context, task, begun)
+            reached = limit_reached(error)
+            return RunFinished(
+                run=begun.number,
+                status=reached.status.value,
+                summary=reached.summary,
+                usage=Usage(),
+                cost_usd=None,
+                took_ms=0.0,
+                code=reached.code,
+            )
+        return None
+
     async def _run(
-        self, context: JobContext, task: Task, settings: TaskSettings, begun: Begun, log: TaskLog
+        self,
+        context: JobContext,
+        task: Task,
+        settings: TaskSettings,
+        begun: Begun,
+        measuring: Measuring,
+        log: TaskLog,
     ) -> RunFinished:
         shop, options, project = self._shop, settings.options, settings.project
         if task.workspace_id is None:
@@ -178,7 +213,7 @@ class Running(TaskHandler):
                 await self._start(context, task, begun)
             async with egress_told(shop.manager, task.workspace_id, log):
                 state = await self._converse(
-                    context, task, begun.number, model, options, project, executor, log, checkpointing
+                    context, task, begun.number, model, options, project, executor, log, checkpointing, measuring
                 )
             assert state.outcome is not None
             finished = RunFinished(
@@ -232,6 +267,7 @@ class Running(TaskHandler):
         executor: ToolExecutor,
         log: TaskLog,
         checkpointing: Checkpointing,
+        measuring: Measuring,
     ) -> RunState:
         bench = Bench(
             executor=executor,
@@ -257,7 +293,8 @@ class Running(TaskHandler):
             log=log,
             checkpoint=checkpointing.take,
             interrupted=interrupted,
-            may_ask=lambda: self._shop.tasks.spenders.check(task.owner),
+            may_ask=lambda: measuring.may_ask(task),
+            may_call=lambda: measuring.may_call(task),
         )
         return await run(agent, state, stop=context.stop)
 

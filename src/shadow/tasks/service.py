@@ -344,7 +344,7 @@ class Tasks:
                 return
             if task.state is not TaskState.IDLE or open_jobs:
                 raise Conflict("The agent is at work.", mend=f"Stop it first: shadow task stop {task_id}")
-            await self.add_job(transaction, task, HIBERNATE)
+            await self.add_job(transaction, task, HIBERNATE, if_unused=unchanged_since is not None)
 
     async def wake(self, workspace_id: WorkspaceId) -> None:
         """Somebody is about to look at a workspace, or to work in it. If it is a task's, that one counts as used and as awake.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from shadow.agent.model import Model
 from shadow.agent.task_log import TaskLog, open_log
-from shadow.core.accounts import LOCAL_USER
 from shadow.core.errors import Conflict, NotFound, ShadowError
 from shadow.core.events import AttemptFailed, TaskEvent
 from shadow.core.git import GitPerson
@@ -16,11 +15,12 @@ from shadow.core.ids import Operation, OperationId, WorkspaceId
 from shadow.core.jobs import Job
 from shadow.core.tasks import Task, TaskId
 from shadow.core.tracing import UNTRACED, Tracer
-from shadow.db import events, tasks
+from shadow.db import accounts, events, tasks
 from shadow.db.database import Transaction
 from shadow.db.group import EventWriter
 from shadow.engine.context import Handler, JobContext
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
+from shadow.scm.owners import Owner
 from shadow.scm.repositories import Repositories
 from shadow.storage.artifacts import ArtifactStore
 from shadow.tasks.service import Tasks
@@ -54,6 +54,11 @@ class Workshop:
             task = await tasks.get(connection, task_id_of(context))
         context.concerns(user_id=task.owner)
         return task
+
+    async def owner(self, task: Task) -> Owner:
+        """For whom its repository is reached."""
+        async with self.tasks.database.read() as connection:
+            return Owner(id=task.owner, is_host_user=await accounts.is_host_user(connection, task.owner))
 
     @asynccontextmanager
     async def log(self, context: JobContext) -> AsyncGenerator[TaskLog]:
@@ -112,11 +117,6 @@ class TaskHandler(Handler):
             wait_s=wait_s,
         )
         await events.append(transaction, TaskId(job.payload["task_id"]), [told])
-
-
-def is_trusted(task: Task) -> bool:
-    """Whether its owner has the rights of this host's user: its paths and the networks around it are theirs anyway."""
-    return task.owner == LOCAL_USER
 
 
 def task_id_of(context: JobContext) -> TaskId:

@@ -22,6 +22,7 @@ from shadow.testing import (
     limits,
     lines,
     listings,
+    metering,
     operations,
     output,
     paths,
@@ -63,7 +64,7 @@ EXECUTOR_MODULES: tuple[ModuleType, ...] = (
     git_safety,
     capabilities,
 )
-MANAGER_MODULES: tuple[ModuleType, ...] = (workspaces, egress, limits, hibernation)
+MANAGER_MODULES: tuple[ModuleType, ...] = (workspaces, egress, limits, hibernation, metering)
 PREFIX = "check_"
 
 

@@ -8,10 +8,12 @@ from shadow.core.quota import Budgets, Spending, Spent
 from shadow.wire.message import Message
 
 MAX_TOKENS = 2**60
+MAX_WHOLE = 2**60
+"""Of seconds and bytes."""
 
 
 class SpentMessage(Message, core=Spent):
-    """Of all answers of models in a period."""
+    """Of all answers of models, and of all workspaces, in a period."""
 
     requests: int
     input_tokens: int
@@ -19,6 +21,8 @@ class SpentMessage(Message, core=Spent):
     cost_usd: Decimal
     unpriced: int
     """Requests whose price nobody knows: they count with no money."""
+    cpu_s: float = 0.0
+    """CPU time of workspaces, as far as it was read by now."""
 
 
 class SpendingMessage(Message, core=Spending):
@@ -26,6 +30,8 @@ class SpendingMessage(Message, core=Spending):
 
     day: SpentMessage
     month: SpentMessage
+    storage_bytes: int = 0
+    """Of workspaces and artifacts, as measured last."""
 
 
 class BudgetsMessage(Message, core=Budgets):
@@ -36,6 +42,9 @@ class BudgetsMessage(Message, core=Budgets):
     tokens_month: int | None
     usd_day: Decimal | None
     usd_month: Decimal | None
+    cpu_s_day: int | None = None
+    cpu_s_month: int | None = None
+    storage_bytes: int | None = None
 
 
 class NewBudgetsMessage(Message):
@@ -45,6 +54,9 @@ class NewBudgetsMessage(Message):
     tokens_month: int | None = Field(default=None, ge=0, le=MAX_TOKENS)
     usd_day: Decimal | None = Field(default=None, ge=0, max_digits=20)
     usd_month: Decimal | None = Field(default=None, ge=0, max_digits=20)
+    cpu_s_day: int | None = Field(default=None, ge=0, le=MAX_WHOLE)
+    cpu_s_month: int | None = Field(default=None, ge=0, le=MAX_WHOLE)
+    storage_bytes: int | None = Field(default=None, ge=0, le=MAX_WHOLE)
 
 
 class UsageMessage(Message):

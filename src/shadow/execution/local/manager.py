@@ -18,6 +18,7 @@ from shadow.core.ids import WorkspaceId, is_id, make_id
 from shadow.core.limits import Limits
 from shadow.core.workspaces import (
     Capabilities,
+    CpuTime,
     Isolation,
     WorkspaceSpec,
     WorkspaceState,
@@ -28,6 +29,7 @@ from shadow.core.workspaces import (
 from shadow.execution.holder.measuring import measure_tree
 from shadow.execution.interface import ToolExecutor, WorkspaceManager
 from shadow.execution.local import egress
+from shadow.execution.local.cpu_time import read_cpu_time
 from shadow.execution.local.directory import ALIVE, FILES, PROXYING, REMOVING, WorkspaceDirectory, Workspaces
 from shadow.execution.local.ending import end_and_remove, end_half_started, end_processes, remove_directory
 from shadow.execution.local.failures import typed_failures
@@ -292,6 +294,10 @@ class LocalWorkspaceManager(WorkspaceManager):
                 status = replace(status, size_bytes=size.size_bytes)
             return status
 
+    async def cpu_time(self, workspace_id: WorkspaceId) -> CpuTime | None:
+        with self._workspaces.open(workspace_id) as directory:
+            return await asyncio.to_thread(read_cpu_time, directory.fd)
+
     async def list(self) -> Sequence[WorkspaceStatus]:
         await self._reap_quietly()
         found: list[WorkspaceStatus] = []
@@ -415,5 +421,6 @@ def _capabilities(isolation: Isolation) -> Capabilities:
         watching=True,
         limits=True,
         hibernation=True,
+        cpu_time=True,
         egress=isolation is Isolation.SANDBOX,
     )

@@ -21,7 +21,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def _stat_fields(pid: int) -> list[bytes] | None:
+def stat_fields(pid: int) -> list[bytes] | None:
     """Fields of /proc/PID/stat from the third (state) on; ``None`` where there is no such process."""
     try:
         data = Path(f"/proc/{pid}/stat").read_bytes()
@@ -32,13 +32,13 @@ def _stat_fields(pid: int) -> list[bytes] | None:
 
 def identify(pid: int) -> ProcessIdentity | None:
     """``None`` where no such process exists."""
-    fields = _stat_fields(pid)
+    fields = stat_fields(pid)
     return None if fields is None else ProcessIdentity(boot_id=boot_id(), pid=pid, start_ticks=int(fields[19]))
 
 
 def is_alive(identity: ProcessIdentity) -> bool:
     """Whether that very process exists and has not ended; a zombie has."""
-    fields = _stat_fields(identity.pid)
+    fields = stat_fields(identity.pid)
     return (
         fields is not None
         and int(fields[19]) == identity.start_ticks

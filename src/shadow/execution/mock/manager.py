@@ -11,6 +11,7 @@ from shadow.core.ids import WorkspaceId, make_id
 from shadow.core.limits import Limits
 from shadow.core.workspaces import (
     Capabilities,
+    CpuTime,
     Isolation,
     WorkspaceSpec,
     WorkspaceStatus,
@@ -130,6 +131,10 @@ class MockWorkspaceManager(WorkspaceManager):
 
     async def status(self, workspace_id: WorkspaceId, *, measure: bool = False) -> WorkspaceStatus:
         return self._status(self._find(workspace_id), measure=measure)
+
+    async def cpu_time(self, workspace_id: WorkspaceId) -> CpuTime | None:
+        self._find(workspace_id)
+        return None
 
     async def list(self) -> Sequence[WorkspaceStatus]:
         return [self._status(workspace) for workspace in self._workspaces.values()]
