@@ -51,7 +51,7 @@ from shadow.http.admission import Clock, HttpLimits
 from shadow.http.app import HttpApp
 from shadow.http.metrics import Family
 from shadow.http.requests import Entropy
-from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
+from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket, Raw
 from shadow.sidecar.app import executor_routes
 from shadow.sidecar.operations import operation_id
 from shadow.tasks.service import Tasks
@@ -261,7 +261,10 @@ def _away_where_unauthenticated() -> Generator[None]:
 
 
 def _stays_open(route: ApiRoute | ApiSocket) -> bool:
-    return isinstance(route, ApiSocket) or route.path.endswith(("/stream", "/output", "/watch"))
+    """Uploads do, as long as their sender takes."""
+    body = route.about.body
+    is_upload = isinstance(body, Raw) and body.max_bytes is None
+    return is_upload or isinstance(route, ApiSocket) or route.path.endswith(("/stream", "/output", "/watch"))
 
 
 def _executor(request: HTTPConnection) -> ToolExecutor:
