@@ -6,19 +6,21 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from shadow.accounts.projects import Projects
 from shadow.core.accounts import ProjectId, ProjectRole, Role, User
-from shadow.core.errors import Conflict, ShadowError
+from shadow.core.errors import Conflict, NotFound, ShadowError
+from shadow.core.ids import WorkspaceId
 from shadow.core.repositories import RemoteRepository, Scheme
 from shadow.core.tasks import TaskId
 from shadow.db import tasks as rows
 from shadow.db.database import Database
 from shadow.tasks.service import Tasks
-from tests.support.api_servers import Api, serving_api
+from tests.support.api_servers import Api, serving_api, workspaces
 from tests.support.databases import Place
 from tests.support.servers import Caller
 
@@ -143,6 +145,33 @@ async def test_what_goes_while_a_body_comes_is_not_found(place: Place, gone: str
         path, body = say if gone == "the task" else ("/v1/tasks", new)
         assert await late(scene, "POST", path, body, go) == (401 if gone == "the token" else 404)
         assert await tasks_of(database) == ([scene.task] if gone == "the token" else [])
+
+
+async def test_an_upload_ends_with_the_right_to_it(shared_place: Place, tmp_path: Path) -> None:
+    async with (
+        shared_place.open() as database,
+        workspaces(tmp_path / "w", "ws_ann") as manager,
+        serving_api(database, manager) as api,
+    ):
+        await api.accounts.first_user()
+        ann, token = await api.user("ann")
+        await api.add_task("task_ann", owner=ann.id, workspace_id="ws_ann")
+        reader, writer = await asyncio.open_connection(*api.host.split(":"))
+        try:
+            head = f"PUT /v1/workspaces/ws_ann/files?path=late HTTP/1.1\r\nHost: {api.host}\r\n"
+            head += f"Authorization: Bearer {token}\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+            writer.write(head.encode())
+            async with asyncio.timeout(WITHIN_S):
+                assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"x" * 50)
+                await api.accounts.change(ann.id, disabled=True)
+                answer = await reader.readuntil(b"\r\n\r\n")
+        finally:
+            writer.close()
+        assert b" 401 " in answer.splitlines()[0]
+        async with await manager.attach(WorkspaceId("ws_ann")) as executor:
+            with pytest.raises(NotFound):
+                await executor.stat("late")
 
 
 # At the very same moment, on two servers

@@ -58,7 +58,7 @@ from shadow.http.admission import Clock, HttpLimits
 from shadow.http.app import HttpApp
 from shadow.http.metrics import Family
 from shadow.http.requests import REQUEST_ID, Entropy
-from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket
+from shadow.http.routes import ApiRoute, ApiRoutes, ApiSocket, Raw
 from shadow.scm.repositories import Repositories
 from shadow.settings import Origin, Settings
 from shadow.sidecar.app import executor_routes
@@ -237,4 +237,7 @@ def _away_where_unauthenticated() -> Generator[None]:
 
 
 def _stays_open(route: ApiRoute | ApiSocket) -> bool:
-    return isinstance(route, ApiSocket) or route.path.endswith(("/stream", "/output", "/watch"))
+    """Uploads do, as long as their sender takes."""
+    body = route.about.body
+    is_upload = isinstance(body, Raw) and body.max_bytes is None
+    return is_upload or isinstance(route, ApiSocket) or route.path.endswith(("/stream", "/output", "/watch"))
