@@ -84,6 +84,10 @@ class PatientConnection(aiosqlite.Connection):
         return self.stop()
 
 
+_OUTSIDE = ("BEGIN", "PRAGMA")
+"""Statements that begin a transaction, or would not work in one; any other begins one where there is none."""
+
+
 class WholeCursor:
     """One way to the thread and back for a statement with all that it gives; aiosqlite's own cursor takes four.
 
@@ -103,13 +107,15 @@ class WholeCursor:
         return self
 
     async def execute(self, operation: str, parameters: Any = ()) -> "WholeCursor":
-        return await self._run(lambda cursor: cursor.execute(operation, parameters))
+        return await self._run(operation, lambda cursor: cursor.execute(operation, parameters))
 
     async def executemany(self, operation: str, parameters: Any) -> "WholeCursor":
-        return await self._run(lambda cursor: cursor.executemany(operation, parameters))
+        return await self._run(operation, lambda cursor: cursor.executemany(operation, parameters))
 
-    async def _run(self, execute: Callable[[sqlite3.Cursor], object]) -> "WholeCursor":
+    async def _run(self, operation: str, execute: Callable[[sqlite3.Cursor], object]) -> "WholeCursor":
         def run(connection: sqlite3.Connection) -> None:
+            if not connection.in_transaction and not operation.startswith(_OUTSIDE):
+                connection.execute("BEGIN")
             with closing(connection.cursor()) as cursor:
                 execute(cursor)
                 self.description = cursor.description
