@@ -9,7 +9,6 @@ import json
 import os
 import random
 import secrets
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -254,7 +253,7 @@ async def _many(home: Path, sizes: Sizes) -> dict[str, float | str]:
     asked = {"repository": str(source), "instruction": "Tell the time.", "model": f"scripted:{script}"}
     here = {
         "AGENT_MODE": "mock",
-        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONPATH": str(Path(__file__).parent.parent),
         "SHADOW_LIMIT_TASKS": str(sizes.tasks),
         "SHADOW_WORKER_LEASE_S": "15",
     }
