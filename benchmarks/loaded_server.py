@@ -131,7 +131,7 @@ async def make_worker(settings: Settings, tasks: Tasks, *, manager: WorkspaceMan
 def main() -> None:
     settings = load_settings()
     start_logging(settings)
-    asyncio.run(serve(settings, working=make_worker))
+    asyncio.run(serve(settings, make=make_worker))
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-async def serve(settings: Settings, *, working: MakeWorker = make_worker) -> None:
-    """Until SIGTERM or SIGINT; a second signal ends it at once. ``working``: what makes its worker."""
+async def serve(settings: Settings, *, make: MakeWorker = make_worker) -> None:
+    """Until SIGTERM or SIGINT; a second signal ends it at once. ``make``: its worker."""
     async with AsyncExitStack() as stack:
         listener = listen(settings)
         stack.callback(listener.close)
@@ -88,7 +88,7 @@ async def serve(settings: Settings, *, working: MakeWorker = make_worker) -> Non
         accounts = Accounts(database=tasks.database, entropy=tasks.entropy)
         breakers = Breakers(resilience(settings).breaker)
         manager = make_manager(settings, breakers=breakers)
-        worker = await working(settings, tasks, manager=manager)
+        worker = await make(settings, tasks, manager=manager)
         app = ServerApp(
             Services(
                 tasks=tasks,

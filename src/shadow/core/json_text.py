@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 
 def to_json(value: object) -> str:
@@ -18,11 +18,11 @@ def _plain(value: Any) -> Mapping[str, Any]:
     """Raises: TypeError: it is none of ours."""
     if isinstance(value, Mapping):
         return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return {name: getattr(value, name) for name in _names(type(value))}
+    return {name: getattr(value, name) for name in _names(cast("type[Any]", type(value)))}
 
 
 @cache
-def _names(of: type) -> tuple[str, ...]:
+def _names(of: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(of))
 
 

@@ -4,8 +4,9 @@ import asyncio
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import BindParameter, bindparam, insert, select, update
 
 from shadow.core.events import Recorded, TaskEvent
 from shadow.core.jobs import JobState
@@ -22,7 +23,7 @@ MAX_EVENTS = 2000
 TRIES = 5
 
 # Made once: to build a statement takes SQLAlchemy longer than to run it.
-_IDS = bindparam("ids", expanding=True)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _FENCES = (
     # As ``Transaction.check``: against a takeover, and in nobody else's way.
     select(jobs.c.id, jobs.c.epoch)
