@@ -1,6 +1,7 @@
-"""A server whose tasks run with a model that tells the time, in mocked workspaces: its own worker, loop of the agent and log.
+"""A server whose tasks run with a model that tells the time, in workspaces that are mocked.
 
-Only the clone is left out, for which the mock has no git. It runs as ``shadow serve`` does.
+Worker, loop of the agent, log and API are the product's, in one process as ``shadow serve`` has them; only the clone is left out,
+for which the mock has no git.
 """
 
 import asyncio

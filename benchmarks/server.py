@@ -1,7 +1,7 @@
 """The server in a process of its own: its start, its routes, a workspace through it, large files; many tasks and their readers.
 
-The many tasks run in the server's own worker, with a model that says the time and mocked workspaces
-(``loaded_server``): sandboxes for them all would measure sandboxes.
+The many tasks run in the server's own worker, with a model that says the time and mocked workspaces (``loaded_server``):
+sandboxes for them all would measure sandboxes.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import json
 import os
 import random
 import secrets
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -252,7 +251,12 @@ async def _many(home: Path, sizes: Sizes) -> dict[str, float | str]:
     script, source = home / "script.yaml", make_repository(home / "project", {"a.txt": b"one\n"})
     script.write_text(SCRIPT)
     asked = {"repository": str(source), "instruction": "Tell the time.", "model": f"scripted:{script}"}
-    here = {"AGENT_MODE": "mock", "PYTHONPATH": os.pathsep.join(sys.path), "SHADOW_LIMIT_TASKS": str(sizes.tasks)}
+    here = {
+        "AGENT_MODE": "mock",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "SHADOW_LIMIT_TASKS": str(sizes.tasks),
+        "SHADOW_WORKER_LEASE_S": "15",
+    }
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(running(home, module="benchmarks.loaded_server", **here))
         caller = await stack.enter_async_context(_many_connections(await stack.enter_async_context(logged_in(server))))

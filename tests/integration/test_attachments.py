@@ -199,9 +199,11 @@ async def test_one_that_was_put_to_sleep_or_has_died_is_woken(tmp_path: Path) ->
 
 
 async def test_one_that_was_removed_is_not_there_and_one_of_its_name_is_another(tmp_path: Path) -> None:
-    manager = local_manager(
-        tmp_path, Isolation.NONE, entropy=lambda size: bytes(size) if size == 16 else os.urandom(size)
-    )
+    def entropy(size: int) -> bytes:
+        """Ids come out the same, tokens do not."""
+        return bytes(size) if size == 16 else os.urandom(size)
+
+    manager = local_manager(tmp_path, Isolation.NONE, entropy=entropy)
     async with keeping(manager) as attachments:
         async with workspace(manager) as id_:
             first = await used(attachments, id_)

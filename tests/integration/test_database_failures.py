@@ -188,8 +188,8 @@ async def test_a_file_that_may_not_grow_is_told_and_keeps_what_it_has(tmp_path: 
 async def test_who_waits_for_another_process_too_long_is_told_that_it_is_busy(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
         await add_task(database)
-        async with database.read() as connection:  # the one connection that is there, and used next
-            await connection.exec_driver_sql("PRAGMA busy_timeout=50")
+        async with database.write() as transaction:  # of the one connection that writes
+            await transaction.connection.exec_driver_sql("PRAGMA busy_timeout=50")
         with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(Unavailable) as caught:

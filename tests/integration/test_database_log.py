@@ -238,6 +238,44 @@ async def test_a_slow_reader_costs_the_others_nothing(database: Database) -> Non
         assert [(await anext(slow)).seq for _ in range(50)] == list(range(2, 52))
 
 
+async def test_readers_at_the_end_of_their_logs_ask_the_database_nothing(database: Database) -> None:
+    await add_task(database)
+    await add_task(database, "task_two")
+    readers = [Follower(database) for _ in range(30)]
+    writer = EventWriter(database)
+    await writer.append(ID, [TextAdded(text="first")])
+    await until(lambda: all(reader.seen == [1] for reader in readers))
+    reads: list[str] = []
+    database.observe = lambda kind, _took_s, _code: reads.append(kind) if kind == "read" else None
+    for number in range(2, 22):
+        await writer.append(ID, [TextAdded(text="x")])
+        await writer.append(TaskId("task_two"), [TextAdded(text="x")])
+        await until(lambda: all(reader.seen[-1] == number for reader in readers))  # noqa: B023
+    assert reads == []
+    for reader in readers:
+        assert reader.seen == list(range(1, 22))
+        await reader.stop()
+
+
+async def test_what_nobody_told_of_is_looked_for_once_for_all_readers(shared_place: Place) -> None:
+    """As where a notice is lost: the safety net is one query, and a reader that stands at the end is not woken."""
+    async with shared_place.open() as database:
+        await add_task(database)
+        with database.feed.subscribe(ID) as behind, database.feed.subscribe(ID) as at_the_end:
+            await append(database, "x")
+            behind.stands_at, at_the_end.stands_at = 0, 1
+            for news in (behind, at_the_end):
+                news.take(0)
+                await news.wait(0)
+                news.take(1)
+            resting = asyncio.create_task(at_the_end.wait(60))
+            async with asyncio.timeout(5 * SAFETY_NET_S):
+                await behind.wait(60)
+            assert not resting.done() or shared_place.kind == POSTGRESQL  # whose listening begins with a word to all
+            resting.cancel()
+            await asyncio.wait({resting})
+
+
 async def test_more_readers_than_connections_follow_at_once(shared_place: Place) -> None:
     async with shared_place.open() as database:
         await add_task(database)

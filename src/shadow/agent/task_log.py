@@ -48,7 +48,8 @@ class TaskLog:
         writes on reads the log first.
         """
         async with self._storing:
-            while self._waiting and self._failure is None:
+            # What is told meanwhile is for the next one: pieces of text that come one by one would be stored one by one.
+            if self._waiting and self._failure is None:
                 taken = self._waiting
                 self._waiting = []
                 await self._finish(asyncio.ensure_future(self._store(taken)))

@@ -4,6 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -167,6 +168,7 @@ def _fault(call: ToolCall, content: str) -> Called:
     return Called(result=result, is_fault=True)
 
 
+@cache
 def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
     schema = arguments.model_json_schema()
     schema.pop("title", None)

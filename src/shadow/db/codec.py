@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shadow.core.errors import Broken
 from shadow.core.events import TaskEvent
+from shadow.core.json_text import to_json
 from shadow.core.repositories import Checkout
 from shadow.wire.events import TASK_EVENT
 
@@ -14,8 +15,7 @@ _CHECKOUT: TypeAdapter[Checkout] = TypeAdapter(Checkout)
 
 
 def encode_event(event: TaskEvent) -> str:
-    # Names and output that are not UTF-8 come as surrogates, which JSON can carry as escapes.
-    return json.dumps(asdict(event), ensure_ascii=True, separators=(",", ":"))
+    return to_json(event)
 
 
 def decode_event(kind: str, body: str) -> TaskEvent:

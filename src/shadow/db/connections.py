@@ -39,14 +39,17 @@ class Connections:
         self._made.add(connection.driver_connection)
 
     @asynccontextmanager
-    async def open(self, *, writing: bool = False) -> AsyncGenerator[AsyncConnection]:
-        """What is not committed before the end is rolled back. Raises: Conflict: it is closed."""
+    async def open(self, *, writing: bool = False, by_writer: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """What is not committed before the end is rolled back. ``by_writer``: to look at what the one that writes sees.
+
+        Raises: Conflict: it is closed.
+        """
         if self._is_closed:
             raise database_closed()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._in_use.add(done)
         try:
-            connection = await self._opened(self._writing if writing else self._engine)
+            connection = await self._opened(self._writing if writing or by_writer else self._engine, writing=writing)
             try:
                 yield connection
             finally:
@@ -55,18 +58,26 @@ class Connections:
             self._in_use.discard(done)
             done.cancel()
 
-    async def _opened(self, engine: AsyncEngine) -> AsyncConnection:
+    async def _opened(self, engine: AsyncEngine, *, writing: bool) -> AsyncConnection:
         # In a task of its own: whoever is cancelled before he has it could not give it back.
-        opening = asyncio.create_task(self._take(engine))
+        opening = asyncio.create_task(self._take(engine, writing=writing))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
             self._leave(self._give_back_when_open(opening))
             raise
 
-    async def _take(self, engine: AsyncEngine) -> AsyncConnection:
+    async def _take(self, engine: AsyncEngine, *, writing: bool) -> AsyncConnection:
         connection = await engine.connect()
         self._taken.add(connection)
+        if writing and self.is_sqlite:
+            try:
+                # Who reads first and writes then would fail where another one wrote meanwhile: the lock is taken, or waited for,
+                # at once.
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            except BaseException:
+                await self._give_back(connection)
+                raise
         return connection
 
     async def _give_back(self, connection: AsyncConnection) -> None:

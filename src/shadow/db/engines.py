@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -24,9 +24,6 @@ COMMAND_S = 60
 """How long one statement may take."""
 PAUSED_S = 30
 """A process that stops in the middle of a transaction holds up the others for so long."""
-
-WRITING = {"begin": "BEGIN IMMEDIATE"}
-"""Who reads first and writes then would fail where another one wrote meanwhile: the lock is taken, or waited for, at once."""
 
 
 def make_engine(data_dir: Path, url: str | None) -> AsyncEngine:
@@ -52,8 +49,8 @@ def make_writer(engine: AsyncEngine) -> AsyncEngine:
     what it sees change was changed by another process.
     """
     if engine.dialect.name != "sqlite" or engine.url.database is None:
-        return engine.execution_options(**WRITING)
-    return _sqlite(Path(engine.url.database), pool_size=1, max_overflow=0).execution_options(**WRITING)
+        return engine
+    return _sqlite(Path(engine.url.database), pool_size=1, max_overflow=0)
 
 
 _URL_MEND = "Give postgresql://USER:PASSWORD@HOST/NAME, or unset it for the database in the data directory."
@@ -61,7 +58,7 @@ _URL_MEND = "Give postgresql://USER:PASSWORD@HOST/NAME, or unset it for the data
 
 def _sqlite(path: Path | None, **pool: int) -> AsyncEngine:
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)  # see _begin
+        return sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)  # see patient.py
 
     async def connected() -> PatientConnection:
         connection = PatientConnection(connect)
@@ -71,7 +68,6 @@ def _sqlite(path: Path | None, **pool: int) -> AsyncEngine:
     url = URL.create("sqlite+aiosqlite", database=None if path is None else str(path))
     engine = create_async_engine(url, async_creator=connected, poolclass=AsyncAdaptedQueuePool, **pool)
     event.listen(engine.sync_engine, "connect", _prepare)
-    event.listen(engine.sync_engine, "begin", _begin)
     keep_connections(engine)
     return engine
 
@@ -141,7 +137,3 @@ def _prepare(connection: Any, _record: object) -> None:
     for pragma in (f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "foreign_keys=ON", "synchronous=NORMAL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))

@@ -95,13 +95,9 @@ async def follow_together(database: Database, task_id: TaskId, *, after: int = 0
             if found:
                 yield found
                 news.stands_at = after = found[-1].seq
-            if look and not is_more:
+            look = is_more or found is None
+            if not look:
                 await news.wait(READER_LOOKS_S)
-                look = False
-            elif found and not look:
-                await news.wait(READER_LOOKS_S)
-            else:
-                look = True
 
 
 async def _look(database: Database, task_id: TaskId, after: int) -> tuple[Sequence[Recorded], bool]:

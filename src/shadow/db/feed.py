@@ -39,7 +39,8 @@ class Subscription:
 
     def knows(self, end: int) -> bool:
         """Whether a log that ends at ``end`` has nothing that it was not told of."""
-        return (self._held[-1].seq if self._held else self.stands_at) == end
+        last = self._held[-1].seq if self._held else self.stands_at
+        return last is not None and last >= end
 
     async def wait(self, timeout_s: float = SAFETY_NET_S) -> None:
         """Until something may have been written since the last ``wait`` returned, or the time is over."""
@@ -50,19 +51,23 @@ class Subscription:
             self._must_look = True
         self._news.clear()
 
-    def take(self, after: int) -> Sequence[Recorded]:
-        """What follows number ``after`` without a gap, as far as it was told. Nothing: it has to be looked for."""
+    def take(self, after: int) -> Sequence[Recorded] | None:
+        """What follows number ``after`` without a gap, as far as it was told. ``None``: there may be more, to be looked for."""
         taken: list[Recorded] = []
-        for recorded in self._held if not self._must_look else ():
+        missed = self._must_look
+        for recorded in self._held:
             if recorded.seq == after + 1:
                 taken.append(recorded)
                 after += 1
             elif recorded.seq > after:
-                self._news.set()  # in between is what others wrote: the next time there is nothing, and it is looked for
+                missed = True  # in between is what others wrote
                 break
         self._held.clear()
         self._must_look = False
-        return taken
+        if missed and taken:
+            self._must_look = True
+            self._news.set()  # the next time
+        return None if missed and not taken else taken
 
 
 def _reads_a_log(subscription: Subscription) -> bool:

@@ -4,8 +4,9 @@ import asyncio
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import BindParameter, bindparam, insert, select, update
 
 from shadow.core.events import Recorded, TaskEvent
 from shadow.core.jobs import JobState
@@ -20,6 +21,21 @@ from shadow.db.tasks import is_storable, no_task
 MAX_EVENTS = 2000
 """What a transaction takes before it leaves the rest to the next one."""
 TRIES = 5
+
+# Made once: to build a statement takes SQLAlchemy longer than to run it.
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_FENCES = (
+    # As ``Transaction.check``: against a takeover, and in nobody else's way.
+    select(jobs.c.id, jobs.c.epoch)
+    .where(jobs.c.id.in_(_IDS), jobs.c.state == JobState.RUNNING.value)
+    .order_by(jobs.c.id)
+    .with_for_update(read=True, key_share=True)
+)
+_ENDS = (
+    select(tasks.c.id, tasks.c.events).where(tasks.c.id.in_(_IDS)).order_by(tasks.c.id).with_for_update(key_share=True)
+)
+_GROW = update(tasks).where(tasks.c.id == bindparam("of")).values(events=bindparam("end"), updated_at=bindparam("now"))
+_INSERT = insert(events)
 
 _Outcome = Sequence[Recorded] | Exception
 
@@ -136,15 +152,14 @@ async def _insert(
     transaction: Transaction, kept: Sequence[tuple[_Entry, Sequence[Recorded]]], ends: Mapping[TaskId, int]
 ) -> None:
     grown = sorted({entry.task_id for entry, _ in kept})
-    grow = update(tasks).where(tasks.c.id == bindparam("of"))
-    grow = grow.values(events=bindparam("end"), updated_at=transaction.now)
-    await transaction.connection.execute(grow, [{"of": task_id, "end": ends[task_id]} for task_id in grown])
+    grow = [{"of": task_id, "end": ends[task_id], "now": transaction.now} for task_id in grown]
+    await transaction.connection.execute(_GROW, grow)
     rows = [
         {"task_id": entry.task_id, "seq": r.seq, "at": r.at, "kind": r.event.kind, "body": body}
         for entry, recorded in kept
         for r, body in zip(recorded, entry.bodies, strict=True)
     ]
-    await transaction.connection.execute(insert(events), rows)
+    await transaction.connection.execute(_INSERT, rows)
     await spending.note(transaction, [(entry.task_id, recorded) for entry, recorded in kept])
     for entry, recorded in kept:
         transaction.tell(entry.task_id, recorded)
@@ -154,14 +169,8 @@ async def _lock_fences(transaction: Transaction, fences: set[Fence]) -> set[Fenc
     """Those that hold, until the end of the transaction."""
     if not fences:
         return set()
-    # As ``Transaction.check``: against a takeover, and in nobody else's way.
-    query = (
-        select(jobs.c.id, jobs.c.epoch)
-        .where(jobs.c.id.in_(sorted({fence.job_id for fence in fences})), jobs.c.state == JobState.RUNNING.value)
-        .order_by(jobs.c.id)
-        .with_for_update(read=True, key_share=True)
-    )
-    rows = (await transaction.connection.execute(query)).all()
+    ids = sorted({fence.job_id for fence in fences})
+    rows = (await transaction.connection.execute(_FENCES, {"ids": ids})).all()
     return fences & {Fence(job_id=job_id, epoch=epoch) for job_id, epoch in rows}
 
 
@@ -169,13 +178,8 @@ async def _lock_logs(transaction: Transaction, ids: set[TaskId]) -> dict[TaskId,
     """The number of the last event of each task that is there."""
     if not ids:
         return {}
-    query = (
-        select(tasks.c.id, tasks.c.events)
-        .where(tasks.c.id.in_(sorted(ids)))
-        .order_by(tasks.c.id)
-        .with_for_update(key_share=True)
-    )
-    return {TaskId(id_): count for id_, count in (await transaction.connection.execute(query)).all()}
+    rows = (await transaction.connection.execute(_ENDS, {"ids": sorted(ids)})).all()
+    return {TaskId(id_): count for id_, count in rows}
 
 
 def _for_each(error: Exception, batch: Sequence[_Entry]) -> Sequence[_Outcome]:

@@ -56,14 +56,13 @@ class Listening:
         while feed.is_read:
             async with (
                 self._writing,  # what this process has committed, it has told by then
-                self._connections.open(writing=True) as connection,
+                self._connections.open(by_writer=True) as connection,
             ):
                 raw: Any = (await connection.get_raw_connection()).driver_connection
                 ((version,),) = await raw.execute_fetchall("PRAGMA data_version")
                 is_news = (raw, version) != last
                 if is_news or time.monotonic() - looked_at > SAFETY_NET_S:
                     last, looked_at = (raw, version), time.monotonic()
-                    await connection.execution_options(begin="BEGIN")  # it only reads
                     await _tell_those_behind(connection, feed, feed.topics if is_news else feed.logs)
             await asyncio.sleep(LOOK_EVERY_S)
 

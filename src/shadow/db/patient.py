@@ -7,6 +7,7 @@ keep the lock of its transaction, and one to a database in memory would take the
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,17 @@ class PatientConnection(aiosqlite.Connection):
         super().__init__(connect, iter_chunk_size=64)
         self._thread.daemon = True  # as SQLAlchemy does where it makes the connection
         self._ending: asyncio.Future[Any] | None = None
+
+    def cursor(self) -> "WholeCursor":  # pyright: ignore[reportIncompatibleMethodOverride] - all that SQLAlchemy asks of one
+        return WholeCursor(self)
+
+    async def rollback(self) -> None:
+        if self.in_transaction:
+            await super().rollback()
+
+    async def run(self, do: Callable[[sqlite3.Connection], Any]) -> Any:
+        """In the connection's thread."""
+        return await self._execute(lambda: do(self._conn))
 
     def is_closed(self) -> bool:
         return not self._running and (self._ending is None or self._ending.done())
@@ -70,6 +82,55 @@ class PatientConnection(aiosqlite.Connection):
     def terminate(self) -> "asyncio.Future[Any] | None":
         """``stop``, as asyncpg calls it."""
         return self.stop()
+
+
+_OUTSIDE = ("BEGIN", "PRAGMA")
+"""Statements that begin a transaction, or would not work in one; any other begins one where there is none."""
+
+
+class WholeCursor:
+    """One way to the thread and back for a statement with all that it gives; aiosqlite's own cursor takes four.
+
+    Each way costs more than most statements: two threads that wake each other, and contend for the interpreter.
+    """
+
+    arraysize = 1
+
+    def __init__(self, connection: PatientConnection) -> None:
+        self._connection = connection
+        self._rows: list[Any] = []
+        self.description: Any = None
+        self.rowcount = -1
+        self.lastrowid: int | None = None
+
+    async def __aenter__(self) -> "WholeCursor":
+        return self
+
+    async def execute(self, operation: str, parameters: Any = ()) -> "WholeCursor":
+        return await self._run(operation, lambda cursor: cursor.execute(operation, parameters))
+
+    async def executemany(self, operation: str, parameters: Any) -> "WholeCursor":
+        return await self._run(operation, lambda cursor: cursor.executemany(operation, parameters))
+
+    async def _run(self, operation: str, execute: Callable[[sqlite3.Cursor], object]) -> "WholeCursor":
+        def run(connection: sqlite3.Connection) -> None:
+            if not connection.in_transaction and not operation.startswith(_OUTSIDE):
+                connection.execute("BEGIN")
+            with closing(connection.cursor()) as cursor:
+                execute(cursor)
+                self.description = cursor.description
+                self._rows = cursor.fetchall() if cursor.description else []
+                self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
+
+        await self._connection.run(run)
+        return self
+
+    async def fetchall(self) -> list[Any]:
+        rows, self._rows = self._rows, []
+        return rows
+
+    async def close(self) -> None:
+        """It is, since its statement ended."""
 
 
 async def until_done(futures: Iterable["asyncio.Future[Any]"]) -> None:

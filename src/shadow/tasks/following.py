@@ -29,7 +29,7 @@ async def follow(database: Database, task_id: TaskId, *, after: int = 0) -> Asyn
                     at_work = bool(await jobs.of_task(connection, task_id, open_only=True))
                     found = await events.page(connection, task_id, after=after)
             else:
-                found = news.take(after)
+                found = news.take(after) or ()
             for recorded in found:
                 yield recorded
                 news.stands_at = after = recorded.seq

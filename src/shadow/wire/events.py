@@ -1,14 +1,13 @@
 """Entries of a task's log as JSON, and back."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from shadow.core.errors import Broken
 from shadow.core.events import Recorded, TaskEvent
+from shadow.core.json_text import to_json
 
 TASK_EVENT: TypeAdapter[Any] = TypeAdapter(Annotated[TaskEvent, Field(discriminator="kind")])
 """Of rows too: the one that there is."""
@@ -16,7 +15,7 @@ TASK_EVENT: TypeAdapter[Any] = TypeAdapter(Annotated[TaskEvent, Field(discrimina
 
 def encode_recorded(recorded: Recorded) -> bytes:
     """On one line; names and output that are not UTF-8 come as surrogates, which JSON carries as escapes."""
-    return json.dumps(asdict(recorded), ensure_ascii=True, separators=(",", ":")).encode()
+    return to_json(recorded).encode()
 
 
 def encode_page(found: Sequence[Recorded], *, last: int) -> bytes:
