@@ -246,12 +246,30 @@ def test_ctrl_c_leaves_and_the_server_goes_on(cli: ShadowCli, source: Path, tmp_
     done(cli.run("task", "follow", task))
 
 
+def test_a_patch_is_fetched_as_the_server_keeps_it(cli: ShadowCli, source: Path, tmp_path: Path) -> None:
+    model, out = script(tmp_path, shell("echo two >> a.txt; printf '\\0\\1' > binary"), FINISH), tmp_path / "out.patch"
+    done(cli.run("run", str(source), "Do it.", "--model", model, "--deliver", "patch", "--output", str(out)))
+    task = cli.json("task", "list", "--limit", "1")["tasks"][0]["id"]
+    assert cli.run("task", "patch", task).stdout == out.read_bytes()
+    (artifact,) = cli.json("task", "artifacts", task)["artifacts"]
+    assert artifact["size_bytes"] == out.stat().st_size
+    git(source, "am", "-q", str(out))
+    assert ((source / "a.txt").read_bytes(), (source / "binary").read_bytes()) == (b"one\ntwo\n", b"\0\1")
+
+
+def test_what_was_delivered_as_a_branch_is_a_patch_too(cli: ShadowCli, source: Path, tmp_path: Path) -> None:
+    task, out = begun(cli, source, script(tmp_path, shell("echo two >> a.txt"), FINISH)), tmp_path / "out.patch"
+    done(cli.run("task", "follow", task))
+    done(cli.run("task", "patch", task, "-o", str(out)))
+    git(source, "apply", "--index", str(out))
+    assert (source / "a.txt").read_bytes() == b"one\ntwo\n"
+
+
 def test_what_no_server_does_is_refused(cli: ShadowCli, server: Server, source: Path, tmp_path: Path) -> None:
     for arguments in (
         ("workspace", "create"),
         ("workspace", "deliver", "x"),
         ("run", str(source), "x", "--record", str(tmp_path / "record")),
-        ("run", str(source), "x", "--deliver", "patch", "--output", str(tmp_path / "patch")),
     ):
         assert refused(cli.run(*arguments, "--json"), 3)["code"] == "unsupported", arguments
     for command in ("backup", "doctor", "demo", "serve"):

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shadow.core.accounts import UserId
 from shadow.core.errors import Conflict, NotFound, Rejected
 from shadow.core.events import TextAdded
 from shadow.core.ids import WorkspaceId
-from shadow.core.repositories import Checkout
+from shadow.core.repositories import Checkout, UsedRepository
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskId, TaskState, TaskStep
-from shadow.db import checkpoints, messages, tasks
+from shadow.db import checkpoints, events, messages, tasks
 from shadow.db.database import Database, Fence, Transaction, open_database
 from shadow.db.errors import LeaseLost
 from tests.support.databases import KINDS, Place, make_place
@@ -210,6 +211,38 @@ async def test_any_text_comes_back_as_it_was(database: Database, odd: str) -> No
     assert [r.event for r in await log_of(database)] == [TextAdded(text=odd)]
     async with database.read() as connection:
         assert [message.text for message in await messages.queue(connection, ID)] == [odd]
+
+
+async def test_repositories_are_those_of_the_tasks_that_one_sees(database: Database) -> None:
+    names = ["/r \udcff", "https://x/y.git", "\\u005c", "nul \0", "Z", "a", "\u00e4"]
+    async with database.write() as transaction:
+        for number, name in enumerate([*names, *names[:3]]):
+            task = replace(make_task(f"task_{number}", created_at=float(number // 2)), repository=name, owner="me")
+            await tasks.add(transaction, task)
+        await tasks.add(transaction, replace(make_task("task_else", created_at=99.0), repository="else", owner="you"))
+    seen: list[UsedRepository] = []
+    before: tuple[float, str] | None = None
+    async with database.read() as connection:
+        while page := await tasks.repositories(connection, limit=2, seen_by=UserId("me"), before=before):
+            seen += page
+            before = (page[-1].used_at, page[-1].repository)
+        everything = await tasks.repositories(connection, limit=100)
+    assert {one.repository: one.tasks for one in seen} == {name: 2 if name in names[:3] else 1 for name in names}
+    assert len(seen) == len(names)
+    assert [one.used_at for one in seen] == [4.0, 4.0, 3.0, 3.0, 2.0, 2.0, 1.0]
+    assert [one.repository for one in everything] == ["else", *(one.repository for one in seen)]
+
+
+async def test_the_last_event_of_a_kind_is_found(database: Database) -> None:
+    await add_task(database)
+    await append(database, "one", "two")
+    async with database.read() as connection:
+        last = await events.last_of(connection, ID, "text_added")
+        assert last is not None
+        assert (last.seq, last.event) == (2, TextAdded(text="two"))
+        assert await events.last_of(connection, ID, "run_started") is None
+        some = await events.of_kinds(connection, ID, ["text_added"], after=1, limit=1)
+        assert [one.seq for one in some] == [2]
 
 
 # Fences

@@ -11,7 +11,8 @@ import pytest
 from shadow.core.errors import Changed
 from shadow.core.files import ANY_VERSION
 from shadow.execution.host.files import HostFiles
-from shadow.execution.host.versions import Reading, settled, version_of
+from shadow.execution.host.versions import Reading, settled, stamp, version_of
+from shadow.execution.host.writing import Draft
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +81,36 @@ async def test_nobody_waits_for_what_we_wrote(files: HostFiles, tmp_path: Path) 
         found = (tmp_path / "f").stat()
         assert found.st_mtime_ns != found.st_ctime_ns
         assert settled(iter([found]).__next__) is found  # looked at once
+
+
+def test_what_we_write_is_stamped_finer_than_a_tick(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("wb", buffering=0) as file:
+        for _ in range(20):
+            file.write(b"x")
+            before = time.time_ns()
+            stamped_ns = stamp(file.fileno())
+            assert before <= stamped_ns <= time.time_ns()
+            assert os.fstat(file.fileno()).st_mtime_ns == stamped_ns
+
+
+async def test_what_is_expected_is_looked_at_once_more_when_it_is_replaced(files: HostFiles, tmp_path: Path) -> None:
+    """Both found it unchanged when they began; a program changes it in the other case."""
+    seen = (await files.write_file("f", b"seen")).version
+    first, second = (Draft(files.paths, files.locks, "f", expected=seen) for _ in range(2))
+    for draft in (first, second):
+        draft.open()
+        draft.write(b"mine")
+    written = first.commit()
+    with pytest.raises(Changed):
+        second.commit()
+    third = Draft(files.paths, files.locks, "f", expected=written.version)
+    third.open()
+    (tmp_path / "f").write_bytes(b"else")
+    with pytest.raises(Changed):
+        third.commit()
+    for draft in (first, second, third):
+        draft.close()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"else")]
 
 
 async def test_a_write_in_place_right_behind_ours_shows(files: HostFiles, tmp_path: Path) -> None:
