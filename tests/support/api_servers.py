@@ -45,6 +45,12 @@ class Api:
     app: ServerApp
     accounts: Accounts
     database: Database
+    services: Services
+
+    def is_known_at(self, url: str) -> None:
+        """Of what stands in front of it."""
+        origins = self.services.origins
+        self.services.origins = replace(origins, allowed=origins.allowed | {url})
 
     @property
     def host(self) -> str:
@@ -91,21 +97,20 @@ async def serving_api(database: Database, manager: MockWorkspaceManager | None =
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     accounts = Accounts(database=database, entropy=os.urandom)
     tasks = Tasks(database=database, shown=str, entropy=os.urandom)
-    app = ServerApp(
-        Services(
-            tasks=tasks,
-            accounts=accounts,
-            manager=manager or Workspaces(),
-            check_model=any_model,
-            user_requests_per_s=1_000_000,
-            logins_per_min=1_000_000,
-            origins=Origins(allowed=frozenset({url}), secure=False),
-        )
+    services = Services(
+        tasks=tasks,
+        accounts=accounts,
+        manager=manager or Workspaces(),
+        check_model=any_model,
+        user_requests_per_s=1_000_000,
+        logins_per_min=1_000_000,
+        origins=Origins(allowed=frozenset({url}), secure=False),
     )
+    app = ServerApp(services)
     server = HttpServer(app)
     serving_task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield Api(url=url, app=app, accounts=accounts, database=database)
+        yield Api(url=url, app=app, accounts=accounts, database=database, services=services)
     finally:
         server.stop()
         await serving_task

@@ -14,8 +14,7 @@ ShadowError
 │   ├── EmptySearch, IdenticalReplacement, TextNotFound, TextNotUnique
 │   └── SettingsRefused
 ├── Denied              not allowed for this caller, or by the operating system
-│   ├── Unauthenticated     nobody knows who asks
-│   └── Untrusted           the server does not prove that it is the one that was asked for
+│   └── Unauthenticated     nobody knows who asks
 ├── LimitExceeded       a bound was reached (too large, disk full, too many)
 ├── Unsupported         the implementation does not claim this capability
 ├── Unavailable         not sent, or surely not done: a repeat is safe
@@ -162,13 +161,6 @@ class Unauthenticated(Denied):
     """No valid credential came with the request."""
 
     code = "unauthenticated"
-
-
-class Untrusted(Denied):
-    """TLS: nothing was sent. ``details["reason"]``: ``expired``, ``not_yet_valid``, ``unknown_authority``, ``other_name``,
-    ``no_tls`` or ``certificate``."""
-
-    code = "untrusted"
 
 
 class LimitExceeded(ShadowError):

@@ -457,7 +457,7 @@ class _Translated:
                     f"The connection was refused (HTTP status {error.status})."
                 ) from error
             case aiohttp.ClientResponseError():
-                raise Broken("The sidecar's answer is not HTTP that we understand.") from error
+                raise Broken("The answer is not HTTP that we understand.") from error
             case aiohttp.ClientError() | OSError():
                 raise CutOff(f"the connection broke ({type(error).__name__})") from error
             case _:

@@ -2,7 +2,7 @@
 
 import ssl
 
-from shadow.core.errors import Untrusted
+from shadow.core.errors import Denied
 
 _REASONS = {
     9: "not_yet_valid",
@@ -21,6 +21,13 @@ _MENDS = {
     "unknown_authority": "If it is signed by an authority of your own, name that one's file: SSL_CERT_FILE=/path/ca.pem.",
     "other_name": "Use the name that its certificate is made for.",
 }
+
+
+class Untrusted(Denied):
+    """The server does not prove that it is the one that was asked for. ``details["reason"]``: ``expired``,
+    ``not_yet_valid``, ``unknown_authority``, ``other_name``, ``no_tls`` or ``certificate``."""
+
+    code = "untrusted"
 
 
 def untrusted(error: Exception, host: str) -> Untrusted:
