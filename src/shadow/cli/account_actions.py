@@ -18,7 +18,7 @@ from shadow.cli.text import span
 from shadow.client.accounts import AccountsClient, Invited
 from shadow.client.shadow import Shadow, server_url
 from shadow.core.accounts import MAX_NAME_CHARS, Credential, Role, Scope, User, parse_scopes
-from shadow.core.errors import Conflict, NotFound, Unauthenticated
+from shadow.core.errors import Conflict, NotFound, OutcomeUnknown, Unauthenticated
 from shadow.settings import load_settings
 from shadow.terminal.neutral import printable
 
@@ -37,7 +37,7 @@ async def log_in(address: str, *, code: str | None, as_json: bool) -> int:
             raise WrongUsage("There is nobody to ask for the code.", mend="Give --code CODE.")
         code = str(typer.prompt(f"The code that {url} printed, or its administrator gave you", hide_input=True))
     async with Shadow(url, insecure=settings.server_insecure) as shadow:
-        token = await shadow.accounts.log_in(code.strip(), name=f"shadow on {socket.gethostname()}"[:MAX_NAME_CHARS])
+        token = await _exchanged(shadow, code.strip())
     async with Shadow(url, token=token, insecure=settings.server_insecure) as shadow:
         user = await shadow.accounts.me()
         replace(logins, current=url, tokens={**logins.tokens, url: token}).save()
@@ -48,6 +48,17 @@ async def log_in(address: str, *, code: str | None, as_json: bool) -> int:
             f"Logged in to {url} as {user.name} ({user.role.value}). Commands go there from now on; --server none: here."
         )
     return DONE
+
+
+async def _exchanged(shadow: Shadow, code: str) -> str:
+    """Raises: Unauthenticated, OutcomeUnknown: with where another code comes from."""
+    mend = "Ask an administrator for another one (`shadow user code NAME`); a server's own user gets one with each start of it."
+    try:
+        return await shadow.accounts.log_in(code, name=f"shadow on {socket.gethostname()}"[:MAX_NAME_CHARS])
+    except Unauthenticated as error:
+        raise Unauthenticated("The code is not good: wrong, used already, or too old.", mend=mend) from error
+    except OutcomeUnknown as error:
+        raise OutcomeUnknown("No answer came: the code may be used up.", mend=f"Try it again. {mend}") from error
 
 
 async def log_out(*, as_json: bool) -> int:
@@ -156,7 +167,9 @@ async def me(*, as_json: bool) -> int:
 async def invite(name: str, *, role: str, projects: Sequence[str], in_projects_as: str | None, as_json: bool) -> int:
     wanted, role_there = _role(role), project_role(in_projects_as)
     if in_projects_as is not None and not projects:
-        raise WrongUsage("--as is for the projects that --project names.")
+        raise WrongUsage(
+            "--as is for the projects that --project names.", mend="Give --project too, or leave out --as."
+        )
     async with open_chosen_server() as shadow:
         known = await shadow.projects.list() if projects else ()
         chosen = [choose_project(reference, known) for reference in projects]  # before anybody is made

@@ -97,12 +97,12 @@ def no_server(what: str) -> WrongUsage:
     )
 
 
-def check_here(settings: Settings, what: str) -> None:
+def check_here(settings: Settings, what: str, *, mend: str = "Give --server none for this host.") -> None:
     """Raises: Unsupported: a server is chosen, and ``what`` is for this host alone."""
     url = chosen_url(settings)
     if url is not None:
         raise Unsupported(
             f"{what} works on this host alone, not at the server {url}.",
-            mend="Give --server none for this host.",
+            mend=mend,
             details={"server": url},
         )
