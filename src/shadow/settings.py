@@ -428,6 +428,11 @@ class Settings(BaseModel):
         description="The token to show it; else that of `shadow login`.",
         json_schema_extra={"shown_default": "none"},
     )
+    server_insecure: bool = Field(
+        default=False,
+        description="Whether the token may be sent to another host by plain `http`, where whoever is on the way can read it; as "
+        "`--insecure`.",
+    )
     server_listen: ListenAddress = Field(
         default=Address(host="127.0.0.1", port=8765),
         description="Where `shadow serve` listens: `HOST:PORT`. An address that others can reach needs SHADOW_SERVER_URL.",

@@ -187,6 +187,7 @@ def test_a_workspace_is_worked_in(cli: ShadowCli, source: Path, tmp_path: Path) 
     done(cli.run("workspace", "cp", f"{workspace}:there/file", str(tmp_path / "back")))
     assert (tmp_path / "back").read_bytes() == b"\xff\x00"
     assert "ready" in done(cli.run("workspace", "list"))
+    assert workspace in done(cli.run("workspace", "show", task))
     command = cli.json("logs", task)["commands"][0]["id"]
     assert "cat; echo err" in done(cli.run("logs", task))
     done(cli.run("workspace", "exec", workspace, "--", "echo", "logged"))
@@ -269,6 +270,8 @@ def test_what_no_server_does_is_refused(cli: ShadowCli, server: Server, source: 
     for arguments in (
         ("workspace", "create"),
         ("workspace", "deliver", "x"),
+        ("usage",),
+        ("audit", "list"),
         ("run", str(source), "x", "--record", str(tmp_path / "record")),
     ):
         assert refused(cli.run(*arguments, "--json"), 3)["code"] == "unsupported", arguments
@@ -311,3 +314,71 @@ def test_tokens_and_users(cli: ShadowCli, server: Server, tmp_path: Path) -> Non
     assert refused(ada.run("login", server.url, "--code", code, "--json"))["code"] == "unauthenticated"
     assert "shut out" in done(cli.run("user", "list"))
     assert refused(cli.run("user", "change", "nobody", "--enable", "--json"))["code"] == "not_found"
+
+
+def logged_in_as(cli: ShadowCli, server: Server, directory: Path, name: str, *options: str) -> ShadowCli:
+    """Somebody whom ``cli``, an administrator, has invited."""
+    (directory / name).mkdir()
+    theirs = ShadowCli(directory / name)
+    done(theirs.run("login", server.url, "--code", cli.json("user", "invite", name, *options)["code"]))
+    return theirs
+
+
+def test_a_project_is_shared_by_those_who_are_in_it(
+    cli: ShadowCli, server: Server, source: Path, tmp_path: Path
+) -> None:
+    project = done(cli.run("project", "create", "Website")).strip()
+    assert refused(cli.run("user", "invite", "max", "--project", "None such", "--json"))["code"] == "not_found"
+    max_ = logged_in_as(cli, server, tmp_path, "max", "--project", "Website")  # nobody was made by the refused one
+    task = begun(cli, source, script(tmp_path, FINISH), "--project", project[:9])
+    assert "Website" in done(max_.run("task", "list"))
+    assert [one["id"] for one in max_.json("task", "list", "--project", "Website")["tasks"]] == [task]
+    members = cli.json("project", "add", project, "max", "--role", "viewer")["members"]
+    assert [(one["name"], one["role"]) for one in members] == [("local", "member"), ("max", "viewer")]
+    assert refused(max_.run("task", "send", task, "x", "--json"))["code"] == "denied"
+    assert refused(cli.run("project", "delete", "Website", "--json"))["code"] == "conflict"
+    assert "Site" in done(cli.run("project", "rename", "Website", "Site"))
+    assert "viewer" in done(max_.run("project", "show", "Site"))
+    done(cli.run("project", "remove", "Site", "max"))
+    assert max_.json("project", "list")["projects"] == []
+    done(cli.run("task", "delete", task))
+    done(cli.run("project", "delete", project))
+
+
+def test_without_a_server_there_are_no_projects(source: Path, tmp_path: Path) -> None:
+    alone = ShadowCli(tmp_path, {"SHADOW_MODEL": script(tmp_path, FINISH)})
+    for arguments in (
+        ("project", "list"),
+        ("task", "list", "--project", "x"),
+        ("task", "create", str(source), "x", "--project", "x"),
+    ):
+        error = refused(alone.run(*arguments, "--json"), 2)
+        assert (error["code"], "--server" in error["mend"]) == ("wrong_usage", True), arguments
+
+
+def test_who_may_only_read_watches_a_terminal(cli: ShadowCli, server: Server, source: Path, tmp_path: Path) -> None:
+    cli.json("project", "create", "Watched")
+    watcher = logged_in_as(cli, server, tmp_path, "ivy", "--role", "viewer", "--project", "Watched", "--as", "viewer")
+    busy = script(tmp_path, shell("touch up; while [ ! -e go ]; do sleep 0.05; done"), FINISH)
+    task = begun(cli, source, busy, "--project", "Watched")
+    until(lambda: b'"command_started"' in cli.run("task", "events", task).stdout)
+    assert refused(watcher.run("workspace", "exec", task, "--json", "--", "ls"), 125)["code"] == "denied"
+    with Person(cli, "terminal", task, *BASH, columns=90, rows=20) as person:
+        person.is_sent(b"$ ")
+        with Person(watcher, "terminal", task, columns=70, rows=20) as refusal:
+            assert refusal.leaves() == 125
+            assert b"--last" in refusal.sent
+        for options in (("--last",), ("--last", "--read-only")):
+            with Person(watcher, "terminal", task, *options, columns=70, rows=20) as viewer:
+                viewer.is_sent(b"the program goes on")
+                assert (b"you may only watch" in viewer.sent) == (len(options) == 1)
+                viewer.type("echo typed by nobody\r")
+                person.type("stty size; echo seen $((6 * 7))\r")
+                viewer.sees("seen 42")
+                assert "20 90" in "\n".join(viewer.screen.text)
+                assert b"typed by nobody" not in person.sent
+                viewer.type("\x1d")
+                assert viewer.leaves() == 0
+        person.type("touch go; exit 0\r")
+        assert person.leaves() == 0
+    done(cli.run("task", "follow", task))

@@ -58,6 +58,12 @@ class Api:
     accounts: Accounts
     keys: Keys
     database: Database
+    services: Services
+
+    def is_known_at(self, url: str) -> None:
+        """Of what stands in front of it."""
+        origins = self.services.origins
+        self.services.origins = replace(origins, allowed=origins.allowed | {url})
 
     @property
     def host(self) -> str:
@@ -126,26 +132,25 @@ async def serving_api(
     tasks = Tasks(database=database, shown=str, entropy=os.urandom)
     sealing = SealingKeys(file=Path("/nowhere"), given=SEALING_KEY)
     keys = Keys(database=database, sealing=sealing, attempt=any_key, resolver=resolves_outside)
-    app = ServerApp(
-        Services(
-            tasks=tasks,
-            accounts=accounts,
-            keys=keys,
-            manager=manager or Workspaces(),
-            check_model=check_model,
-            repositories=make_repositories(settings),
-            artifacts=open_artifacts(settings),
-            settings=settings,
-            check_repository=lambda repository, owner: check_reach(owner, repository, ()),
-            user_requests_per_s=1_000_000,
-            logins_per_min=1_000_000,
-            origins=Origins(allowed=frozenset({url}), secure=False),
-        )
+    services = Services(
+        tasks=tasks,
+        accounts=accounts,
+        keys=keys,
+        manager=manager or Workspaces(),
+        check_model=check_model,
+        repositories=make_repositories(settings),
+        artifacts=open_artifacts(settings),
+        settings=settings,
+        check_repository=lambda repository, owner: check_reach(owner, repository, ()),
+        user_requests_per_s=1_000_000,
+        logins_per_min=1_000_000,
+        origins=Origins(allowed=frozenset({url}), secure=False),
     )
+    app = ServerApp(services)
     server = HttpServer(app)
     serving_task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield Api(url=url, app=app, accounts=accounts, keys=keys, database=database)
+        yield Api(url=url, app=app, accounts=accounts, keys=keys, database=database, services=services)
     finally:
         server.stop()
         await serving_task

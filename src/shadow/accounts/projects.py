@@ -1,6 +1,6 @@
 """What can be asked of projects. Everything here is one transaction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,8 +24,10 @@ class Projects:
     database: Database
     entropy: Callable[[int], bytes]
 
-    async def create(self, who: Principal, name: str) -> Project:
-        """With ``who`` as its first member. Raises: Rejected, LimitExceeded."""
+    async def create(
+        self, who: Principal, name: str, *, also: Callable[[Transaction, Project], Awaitable[None]] | None = None
+    ) -> Project:
+        """With ``who`` as its first member. ``also``: what else belongs into the transaction. Raises: Rejected, LimitExceeded."""
         check_name(name)
         async with self.database.write() as transaction:
             await transaction.lock(_PROJECTS)
@@ -34,6 +36,8 @@ class Projects:
             project = Project(id=id_, name=name, created_at=transaction.now)
             await projects.add(transaction, project)
             await projects.set_member(transaction, project.id, who.user.id, ProjectRole.MEMBER)
+            if also is not None:
+                await also(transaction, project)
         return project
 
     async def list(self, who: Principal) -> Sequence[Project]:
@@ -60,11 +64,14 @@ class Projects:
             await self._opened(transaction, who, project_id)
             await projects.remove(transaction, project_id)
 
-    async def set_member(self, who: Principal, project_id: ProjectId, user_id: UserId, role: ProjectRole) -> None:
-        """Raises: NotFound, Denied; Conflict: nobody would be left who may change anything; LimitExceeded."""
+    async def set_member(self, who: Principal, project_id: ProjectId, user: str, role: ProjectRole) -> None:
+        """``user``: an id, or a name: whoever may add somebody need not be an administrator, who alone sees all ids.
+
+        Raises: NotFound, Denied; Conflict: nobody would be left who may change anything; LimitExceeded.
+        """
         async with self.database.write() as transaction:
             await self._opened(transaction, who, project_id)
-            await accounts.get_user(transaction.connection, user_id)
+            user_id = (await accounts.find_user(transaction.connection, user)).id
             if await projects.role_in(transaction.connection, project_id, user_id) is None:
                 await self._check_room(transaction, user_id)
                 if len(await projects.members(transaction.connection, project_id)) >= MAX_MEMBERS:
@@ -73,10 +80,11 @@ class Projects:
             await self._check_led(transaction, project_id)
             transaction.tell(CHANGED)
 
-    async def remove_member(self, who: Principal, project_id: ProjectId, user_id: UserId) -> None:
+    async def remove_member(self, who: Principal, project_id: ProjectId, user: str) -> None:
         """What they have open of it ends. Raises: NotFound, Denied; Conflict: nobody would be left."""
         async with self.database.write() as transaction:
             await self._opened(transaction, who, project_id)
+            user_id = (await accounts.find_user(transaction.connection, user)).id
             await projects.remove_member(transaction, project_id, user_id)
             await self._check_led(transaction, project_id)
             transaction.tell(CHANGED)

@@ -7,7 +7,10 @@ from starlette.requests import Request
 from shadow.accounts.projects import Projects
 from shadow.api.access import principal
 from shadow.api.acting import acting
-from shadow.core.accounts import ProjectId, Scope, UserId
+from shadow.api.auditing import name_made
+from shadow.api.creating import CREATED, HEADERS, Keep, created, once
+from shadow.core.accounts import Project, ProjectId, Scope
+from shadow.db.database import Transaction
 from shadow.http.requests import read_message
 from shadow.http.responses import Answer, message_answer
 from shadow.http.routes import ApiRoute, ApiRoutes
@@ -19,8 +22,6 @@ from shadow.wire.projects import (
     ProjectMembersMessage,
     ProjectMessage,
 )
-
-CREATED = 201
 
 
 class ProjectRoutes:
@@ -40,6 +41,7 @@ class ProjectRoutes:
                 body=NameProjectMessage,
                 answer=ProjectMessage,
                 status=CREATED,
+                headers=HEADERS,
                 **write,
             ),
             ApiRoute(
@@ -60,7 +62,7 @@ class ProjectRoutes:
                 "PUT",
                 f"{one}/members/{{user_id}}",
                 self.set_member,
-                summary="Add a user, or give them another role.",
+                summary="Add a user, by id or name, or give them another role.",
                 body=MemberRoleMessage,
                 answer=ProjectMembersMessage,
                 **write,
@@ -76,8 +78,16 @@ class ProjectRoutes:
 
     async def create(self, request: Request) -> Answer:
         asked = await read_message(request, NameProjectMessage)
-        project = await acting(self._projects, request).create(principal(request), asked.name)
-        return Answer(ProjectMessage.of(project).json_bytes(), status=CREATED)
+
+        async def create(keep: Keep) -> Answer:
+            async def also(transaction: Transaction, project: Project) -> None:
+                await keep(transaction, ProjectMessage.of(project), _address(project))
+
+            project = await acting(self._projects, request).create(principal(request), asked.name, also=also)
+            name_made(request, project.id)
+            return created(ProjectMessage.of(project), location=_address(project))
+
+        return await once(self._projects.database, request, asked, create)
 
     async def list(self, request: Request) -> Answer:
         found = await self._projects.list(principal(request))
@@ -102,13 +112,11 @@ class ProjectRoutes:
 
     async def set_member(self, request: Request) -> Answer:
         asked = await read_message(request, MemberRoleMessage)
-        await acting(self._projects, request).set_member(
-            principal(request), _id(request), _user_id(request), asked.role
-        )
+        await acting(self._projects, request).set_member(principal(request), _id(request), _user(request), asked.role)
         return await self.get(request)
 
     async def remove_member(self, request: Request) -> Answer:
-        await acting(self._projects, request).remove_member(principal(request), _id(request), _user_id(request))
+        await acting(self._projects, request).remove_member(principal(request), _id(request), _user(request))
         return Answer(b"{}")
 
 
@@ -116,5 +124,9 @@ def _id(request: Request) -> ProjectId:
     return ProjectId(request.path_params["project_id"])
 
 
-def _user_id(request: Request) -> UserId:
-    return UserId(request.path_params["user_id"])
+def _address(project: Project) -> str:
+    return f"/v1/projects/{project.id}"
+
+
+def _user(request: Request) -> str:
+    return request.path_params["user_id"]

@@ -3,8 +3,7 @@
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import typer
@@ -12,13 +11,14 @@ import typer
 from shadow.bootstrap import start_logging
 from shadow.cli.opening import seconds
 from shadow.cli.outcome import DONE, WrongUsage, print_json, say
-from shadow.cli.servers import chosen_url, load_logins, open_server
+from shadow.cli.projects import choose_project, project_role
+from shadow.cli.servers import chosen_url, load_logins, open_chosen_server
 from shadow.cli.tables import print_table
 from shadow.cli.text import span
-from shadow.client.accounts import AccountsClient
+from shadow.client.accounts import AccountsClient, Invited
 from shadow.client.shadow import Shadow, server_url
 from shadow.core.accounts import MAX_NAME_CHARS, Credential, Role, Scope, User, parse_scopes
-from shadow.core.errors import Conflict, NotFound, Unauthenticated
+from shadow.core.errors import Conflict, NotFound, OutcomeUnknown, Unauthenticated
 from shadow.settings import load_settings
 from shadow.terminal.neutral import printable
 
@@ -26,16 +26,19 @@ FOR_PROGRAMS = (Scope.TASKS_READ, Scope.TASKS_WRITE, Scope.WORKSPACES_READ, Scop
 
 
 async def log_in(address: str, *, code: str | None, as_json: bool) -> int:
-    start_logging(load_settings())
+    settings = load_settings()
+    start_logging(settings)
     url = server_url(address)
     logins = load_logins()
+    async with Shadow(url, insecure=settings.server_insecure) as shadow:
+        await shadow.version()  # before a code is asked for, or spent on something else
     if code is None:
         if not sys.stdin.isatty():
             raise WrongUsage("There is nobody to ask for the code.", mend="Give --code CODE.")
         code = str(typer.prompt(f"The code that {url} printed, or its administrator gave you", hide_input=True))
-    async with Shadow(url) as shadow:
-        token = await shadow.accounts.log_in(code.strip(), name=f"shadow on {socket.gethostname()}"[:MAX_NAME_CHARS])
-    async with Shadow(url, token=token) as shadow:
+    async with Shadow(url, insecure=settings.server_insecure) as shadow:
+        token = await _exchanged(shadow, code.strip())
+    async with Shadow(url, token=token, insecure=settings.server_insecure) as shadow:
         user = await shadow.accounts.me()
         replace(logins, current=url, tokens={**logins.tokens, url: token}).save()
     if as_json:
@@ -47,6 +50,17 @@ async def log_in(address: str, *, code: str | None, as_json: bool) -> int:
     return DONE
 
 
+async def _exchanged(shadow: Shadow, code: str) -> str:
+    """Raises: Unauthenticated, OutcomeUnknown: with where another code comes from."""
+    mend = "Ask an administrator for another one (`shadow user code NAME`); a server's own user gets one with each start of it."
+    try:
+        return await shadow.accounts.log_in(code, name=f"shadow on {socket.gethostname()}"[:MAX_NAME_CHARS])
+    except Unauthenticated as error:
+        raise Unauthenticated("The code is not good: wrong, used already, or too old.", mend=mend) from error
+    except OutcomeUnknown as error:
+        raise OutcomeUnknown("No answer came: the code may be used up.", mend=f"Try it again. {mend}") from error
+
+
 async def log_out(*, as_json: bool) -> int:
     """The token is forgotten here also where the server does not take it any more."""
     settings = load_settings()
@@ -55,7 +69,7 @@ async def log_out(*, as_json: bool) -> int:
     if url is None or url not in logins.tokens:
         raise NotFound("You are not logged in.", mend="`shadow login URL` does it.")
     try:
-        async with Shadow(url, token=logins.tokens[url]) as shadow:
+        async with Shadow(url, token=logins.tokens[url], insecure=settings.server_insecure) as shadow:
             await shadow.accounts.log_out()
     except Unauthenticated:
         say(f"The server {url} did not know the token any more.", style="yellow")
@@ -68,25 +82,11 @@ async def log_out(*, as_json: bool) -> int:
     return DONE
 
 
-@asynccontextmanager
-async def _accounts() -> AsyncGenerator[AccountsClient]:
-    """Raises: WrongUsage: no server is chosen."""
-    settings = load_settings()
-    start_logging(settings)
-    url = chosen_url(settings)
-    if url is None:
-        raise WrongUsage(
-            "This is about a server, and none is chosen.", mend="Give --server URL, or `shadow login URL`."
-        )
-    async with open_server(settings, url) as shadow:
-        yield shadow.accounts
-
-
 async def create_token(name: str, *, scopes: Sequence[str] | None, expires: str | None, as_json: bool) -> int:
     wanted = sorted(parse_scopes(scopes)) if scopes else FOR_PROGRAMS
     expires_in_s = seconds(expires, option="--expires")
-    async with _accounts() as accounts:
-        credential, secret = await accounts.create_token(name, scopes=wanted, expires_in_s=expires_in_s)
+    async with open_chosen_server() as shadow:
+        credential, secret = await shadow.accounts.create_token(name, scopes=wanted, expires_in_s=expires_in_s)
     if as_json:
         print_json({"credential": _shown(credential), "token": secret})
     else:
@@ -96,8 +96,8 @@ async def create_token(name: str, *, scopes: Sequence[str] | None, expires: str 
 
 
 async def list_tokens(*, as_json: bool) -> int:
-    async with _accounts() as accounts:
-        found = await accounts.credentials()
+    async with open_chosen_server() as shadow:
+        found = await shadow.accounts.credentials()
     if as_json:
         print_json({"credentials": [_shown(one) for one in found]})
         return DONE
@@ -118,14 +118,14 @@ async def list_tokens(*, as_json: bool) -> int:
 
 
 async def revoke(reference: str, *, as_json: bool) -> int:
-    async with _accounts() as accounts:
-        meant = [one.id for one in await accounts.credentials() if one.id.startswith(reference)]
+    async with open_chosen_server() as shadow:
+        meant = [one.id for one in await shadow.accounts.credentials() if one.id.startswith(reference)]
         if not meant:
             raise NotFound(f"You have no token {reference!r}.", mend="`shadow token list` shows all.")
         if len(meant) > 1 and reference not in meant:
             raise Conflict(f"{reference!r} may mean any of {', '.join(meant)}.", mend="Give more of the id.")
         chosen = reference if reference in meant else meant[0]
-        await accounts.revoke(chosen)
+        await shadow.accounts.revoke(chosen)
     if as_json:
         print_json({"revoked": chosen})
     else:
@@ -134,8 +134,8 @@ async def revoke(reference: str, *, as_json: bool) -> int:
 
 
 async def list_users(*, as_json: bool) -> int:
-    async with _accounts() as accounts:
-        found = await accounts.users()
+    async with open_chosen_server() as shadow:
+        found = await shadow.accounts.users()
     if as_json:
         print_json({"users": [asdict(user) for user in found]})
         return DONE
@@ -154,11 +154,29 @@ async def list_users(*, as_json: bool) -> int:
     return DONE
 
 
-async def invite(name: str, *, role: str, as_json: bool) -> int:
-    wanted = _role(role)
-    async with _accounts() as accounts:
-        user, code = await accounts.invite(name, role=wanted)
-    _tell_code(user, code, as_json=as_json)
+async def me(*, as_json: bool) -> int:
+    async with open_chosen_server() as shadow:
+        user = await shadow.accounts.me()
+    if as_json:
+        print_json({"server": shadow.url, "user": asdict(user)})
+    else:
+        print(f"{user.id}  {printable(user.name)}  {user.role.value}  {shadow.url}")
+    return DONE
+
+
+async def invite(name: str, *, role: str, projects: Sequence[str], in_projects_as: str | None, as_json: bool) -> int:
+    wanted, role_there = _role(role), project_role(in_projects_as)
+    if in_projects_as is not None and not projects:
+        raise WrongUsage(
+            "--as is for the projects that --project names.", mend="Give --project too, or leave out --as."
+        )
+    async with open_chosen_server() as shadow:
+        known = await shadow.projects.list() if projects else ()
+        chosen = [choose_project(reference, known) for reference in projects]  # before anybody is made
+        invited = await shadow.accounts.invite(name, role=wanted)
+        for project in chosen:
+            await shadow.projects.set_member(project.id, invited.user.id, role=role_there)
+    _tell_code(invited, shadow.url, as_json=as_json)
     return DONE
 
 
@@ -166,9 +184,9 @@ async def change(reference: str, *, role: str | None, disabled: bool | None, as_
     if role is None and disabled is None:
         raise WrongUsage("Give --role, --disable or --enable.")
     wanted = None if role is None else _role(role)
-    async with _accounts() as accounts:
-        found = await _user(accounts, reference)
-        user = await accounts.change(found.id, role=wanted, disabled=disabled)
+    async with open_chosen_server() as shadow:
+        found = await _user(shadow.accounts, reference)
+        user = await shadow.accounts.change(found.id, role=wanted, disabled=disabled)
     if as_json:
         print_json({"user": asdict(user)})
     else:
@@ -179,19 +197,21 @@ async def change(reference: str, *, role: str | None, disabled: bool | None, as_
 
 
 async def code(reference: str, *, as_json: bool) -> int:
-    async with _accounts() as accounts:
-        user = await _user(accounts, reference)
-        secret = await accounts.code(user.id)
-    _tell_code(user, secret, as_json=as_json)
+    async with open_chosen_server() as shadow:
+        user = await _user(shadow.accounts, reference)
+        told = await shadow.accounts.code(user.id)
+    _tell_code(told, shadow.url, as_json=as_json)
     return DONE
 
 
-def _tell_code(user: User, code: str, *, as_json: bool) -> None:
+def _tell_code(told: Invited, url: str, *, as_json: bool) -> None:
+    """The code alone goes to stdout."""
     if as_json:
-        print_json({"user": asdict(user), "code": code})
+        print_json({"user": asdict(told.user), "code": told.code, "expires_at": told.expires_at, "server": url})
         return
-    say(f"{user.name} ({user.id}) logs in once with this code, `shadow login URL --code CODE`:")
-    print(code)
+    left = span(told.expires_at - time.time())
+    say(f"{told.user.name} ({told.user.id}) logs in with it, once, within {left}: shadow login {url} --code CODE")
+    print(told.code)
 
 
 async def _user(accounts: AccountsClient, reference: str) -> User:

@@ -73,13 +73,34 @@ def list_users(as_json: Json = False) -> None:
 @users.command("invite")
 def invite(
     name: Annotated[str, typer.Argument(metavar="NAME", help="How the new user is called.")],
-    role: Annotated[str, typer.Option(metavar="admin|member|viewer", help="What they may do.")] = "member",
+    role: Annotated[
+        str, typer.Option(metavar="admin|member|viewer", help="At the server; viewers change nothing anywhere.")
+    ] = "member",
+    project: Annotated[
+        list[str] | None, typer.Option(metavar="PROJECT", help="A project that they are added to; repeatable.")
+    ] = None,
+    in_projects_as: Annotated[
+        str | None, typer.Option("--as", metavar="member|viewer", help="As what; member by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a user, and print the code for their first login, once; it is good for a week."""
     from shadow.cli import account_actions
 
-    finish(lambda: account_actions.invite(name, role=role, as_json=as_json), as_json=as_json)
+    finish(
+        lambda: account_actions.invite(
+            name, role=role, projects=project or (), in_projects_as=in_projects_as, as_json=as_json
+        ),
+        as_json=as_json,
+    )
+
+
+@users.command("me")
+def me(as_json: Json = False) -> None:
+    """Show who you are, and at which server."""
+    from shadow.cli import account_actions
+
+    finish(lambda: account_actions.me(as_json=as_json), as_json=as_json)
 
 
 @users.command("change")

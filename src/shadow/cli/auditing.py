@@ -8,14 +8,15 @@ import typer
 
 from shadow.bootstrap import open_tasks
 from shadow.cli.outcome import DONE, FAILED, WrongUsage, print_json, say
+from shadow.cli.servers import check_here
 from shadow.cli.tables import print_table
 from shadow.core.audit import AuditEntry, AuditHead
 from shadow.db import audit
-from shadow.settings import load_settings
+from shadow.settings import Settings, load_settings
 
 
 async def show(*, user: str | None, object_: str | None, before: int | None, limit: int, as_json: bool) -> int:
-    async with open_tasks(load_settings()) as tasks, tasks.database.read() as connection:
+    async with open_tasks(_settings()) as tasks, tasks.database.read() as connection:
         found = await audit.page(connection, before=before, limit=limit, user_id=user, object_=object_)
     if as_json:
         print_json({"entries": [_flat(entry) for entry in found]})
@@ -40,7 +41,7 @@ async def show(*, user: str | None, object_: str | None, before: int | None, lim
 
 async def verify(*, expect: str | None, as_json: bool) -> int:
     expected = None if expect is None else _head(expect)
-    async with open_tasks(load_settings()) as tasks:
+    async with open_tasks(_settings()) as tasks:
         verdict = await audit.verify(tasks.database, expected=expected)
     if as_json:
         told = {"start": str(verdict.start), "since": verdict.since, "head": str(verdict.head)}
@@ -60,6 +61,14 @@ async def verify(*, expect: str | None, as_json: bool) -> int:
 
 def _time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _settings() -> Settings:
+    """Raises: Unsupported: a server is chosen, whose record is in another database."""
+    settings = load_settings()
+    mend = "On the server's host: --server none. From here its API tells it: GET /v1/audit."
+    check_here(settings, "`shadow audit`", mend=mend)
+    return settings
 
 
 def _head(text: str) -> AuditHead:

@@ -16,6 +16,7 @@ from shadow.cli.references import choose
 from shadow.cli.repositories import RepositoryOptions, create_with_repository
 from shadow.cli.tables import print_table
 from shadow.cli.text import size, span
+from shadow.client.workspaces import ServerWorkspaces
 from shadow.core.commands import Command
 from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import ShadowError
@@ -71,12 +72,14 @@ async def create(
 
 
 async def list_all(*, as_json: bool) -> int:
-    statuses = await open_manager().list()
+    manager = open_manager()
+    statuses = await manager.list()
     if as_json:
         print_json({"workspaces": [asdict(status) for status in statuses]})
         return DONE
     if not statuses:
-        say("There is no workspace. `shadow workspace create` makes one.")
+        makes = "shadow task create" if isinstance(manager, ServerWorkspaces) else "shadow workspace create"
+        say(f"There is no workspace. `{makes}` makes one.")
         return DONE
     now = time.time()
     rows = [
@@ -106,7 +109,9 @@ async def show(reference: str, *, as_json: bool) -> int:
     if status.state is WorkspaceState.READY:  # to look at one that has stopped must not start it
         try:
             async with await manager.attach(status.id) as executor:
-                health, commands = await executor.health(), await executor.list_commands()
+                if not isinstance(manager, ServerWorkspaces):  # of its sidecar a server tells nothing
+                    health = await executor.health()
+                commands = await executor.list_commands()
         except ShadowError as error:
             unreachable = error
     if as_json:
@@ -173,7 +178,7 @@ async def renew(reference: str, *, lease: str | None, as_json: bool) -> int:
 async def remove(references: Sequence[str], *, every: bool, ask: bool, as_json: bool) -> int:
     if bool(references) == every:
         raise WrongUsage("Name the workspaces to remove, or give --all.")
-    statuses = await open_manager().list()
+    statuses = await open_manager(here_for="`workspace rm` (there: `task archive`)").list()
     chosen = list({s.id: s for s in (statuses if every else [choose(r, statuses) for r in references])}.values())
     if every and ask and chosen and sys.stdin.isatty() and not typer.confirm(f"Remove all {len(chosen)} workspaces?"):
         return FAILED

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shadow.cli import accounts, audit, keys, tasks, workspaces
+from shadow.cli import accounts, audit, keys, project_commands, tasks, workspaces
 from shadow.cli.outcome import (
     EXEC_FAILED,
     INTERRUPTED,
@@ -35,6 +35,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(accounts.tokens, name="token")
 app.add_typer(accounts.users, name="user")
 app.add_typer(keys.app, name="key")
+app.add_typer(project_commands.app, name="project")
 
 OF_THIS_HOST = ("backup", "demo", "doctor", "restore", "serve")
 """Commands that no server does."""
@@ -50,9 +51,15 @@ def shadow(
             help="Speak to this server; else SHADOW_SERVER, else where the last `login` was. none: this host.",
         ),
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Send the token to another host by plain http too, where others can read it."),
+    ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    if insecure:
+        os.environ["SHADOW_SERVER_INSECURE"] = "true"
     if server is None:
         return
     if context.invoked_subcommand in OF_THIS_HOST and server != "none":
@@ -161,7 +168,11 @@ def terminal(
     ] = None,
     last: Annotated[bool, typer.Option("--last", help="Come back to the newest one that runs.")] = False,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Only watch: no key reaches it, its size stays; Ctrl-C leaves too.")
+        bool,
+        typer.Option(
+            "--read-only",
+            help="Only watch: no key reaches it, its size stays; Ctrl-C leaves too. By itself where you may do no more.",
+        ),
     ] = False,
     detach_key: Annotated[
         str, typer.Option(metavar="KEY", help="Leaves, and the program goes on: ctrl-a, ctrl-\\, …, or none.")

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,11 @@ from shadow.bootstrap import (
     start_logging,
 )
 from shadow.cli.outcome import say
-from shadow.cli.servers import chosen_url, open_server
+from shadow.cli.projects import choose_project
+from shadow.cli.servers import chosen_url, no_server, open_server
 from shadow.cli.working import work
 from shadow.client.shadow import Shadow
-from shadow.core.accounts import LOCAL_USER
+from shadow.core.accounts import LOCAL_USER, ProjectId
 from shadow.core.artifacts import Artifact
 from shadow.core.errors import NotFound, Unsupported
 from shadow.core.events import Recorded
@@ -45,7 +46,7 @@ class TaskCalls(Protocol):
     """What can be asked of tasks, wherever they are."""
 
     async def find(self, reference: str) -> Task: ...
-    async def list(self, *, limit: int) -> Sequence[Task]: ...
+    async def list(self, *, limit: int, project_id: ProjectId | None = None) -> Sequence[Task]: ...
     async def events(self, task_id: TaskId) -> Sequence[Recorded]: ...
     async def send(
         self,
@@ -80,6 +81,7 @@ class NewTask:
     depth: int | None
     allow: tuple[str, ...] | None
     options: RunOptions
+    project_id: ProjectId | None = None
 
 
 class Place(ABC):
@@ -92,6 +94,13 @@ class Place(ABC):
     @abstractmethod
     async def model(self, name: str | None) -> str | None:
         """The name to ask for, where ``name`` is what the user typed. Raises: what is wrong with it, if that shows here."""
+
+    @abstractmethod
+    async def project(self, reference: str) -> ProjectId:
+        """The one that a person means. Raises: WrongUsage: there are none here; NotFound, Conflict."""
+
+    @abstractmethod
+    async def project_names(self) -> Mapping[ProjectId, str]: ...
 
     @abstractmethod
     async def create(self, new: NewTask) -> Task: ...
@@ -145,6 +154,13 @@ class Here(Place):
         async with open_model(self._settings, name, keys=self._keys, payer=self._payer) as model:
             return model.name
 
+    async def project(self, reference: str) -> ProjectId:
+        raise no_server("A project")
+
+    async def project_names(self) -> Mapping[ProjectId, str]:
+        """Of tasks that a server has made in this database: whoever works on its host reads ids."""
+        return {}
+
     async def create(self, new: NewTask) -> Task:
         check_capabilities(make_manager(self._settings).capabilities)
         assert new.model is not None
@@ -191,6 +207,12 @@ class There(Place):
         kind = next((kind for kind in OF_FILES if name is not None and name.startswith(kind)), None)
         return name if name is None or kind is None else f"{kind}{Path(name.removeprefix(kind)).absolute()}"
 
+    async def project(self, reference: str) -> ProjectId:
+        return choose_project(reference, await self._shadow.projects.list()).id
+
+    async def project_names(self) -> Mapping[ProjectId, str]:
+        return {project.id: project.name for project in await self._shadow.projects.list()}
+
     async def create(self, new: NewTask) -> Task:
         repository = new.repository
         named = parse_repository(repository, local_user=True)
@@ -204,6 +226,7 @@ class There(Place):
             depth=new.depth,
             allow=new.allow,
             options=new.options,
+            project_id=new.project_id,
         )
 
     async def work(self, task_id: TaskId, *, after: int, watchers: Sequence[Watcher]) -> Sequence[Recorded]:

@@ -43,6 +43,7 @@ class RunArguments:
     max_cost: str | None = None
     max_time: str | None = None
     allow: tuple[str, ...] = ()
+    project: str | None = None
     as_json: bool = False
 
 
@@ -93,6 +94,7 @@ async def create(place: Place, arguments: RunArguments, options: RunOptions, *, 
             depth=arguments.depth,
             allow=arguments.allow or None,
             options=options,
+            project_id=None if arguments.project is None else await place.project(arguments.project),
         )
     )
 

@@ -2,14 +2,17 @@
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shadow.bootstrap import start_logging
+from shadow.cli.outcome import WrongUsage
 from shadow.client.shadow import Shadow, server_url
 from shadow.core.errors import Broken, Denied, Unauthenticated, Unsupported
-from shadow.settings import Settings, config_path
+from shadow.settings import Settings, config_path, load_settings
 
 HERE = "none"
 """In place of an address: no server, this host."""
@@ -72,15 +75,34 @@ def open_server(settings: Settings, url: str) -> Shadow:
             mend=f"shadow login {url} --code CODE, with the code that the server or its administrator gives; "
             "or set SHADOW_SERVER_TOKEN.",
         )
-    return Shadow(url, token=token)
+    return Shadow(url, token=token, insecure=settings.server_insecure)
 
 
-def check_here(settings: Settings, what: str) -> None:
+@asynccontextmanager
+async def open_chosen_server() -> AsyncGenerator[Shadow]:
+    """For commands that make no sense without one; logging is set up on the way. Raises: WrongUsage: none is chosen."""
+    settings = load_settings()
+    start_logging(settings)
+    url = chosen_url(settings)
+    if url is None:
+        raise no_server("This")
+    async with open_server(settings, url) as shadow:
+        yield shadow
+
+
+def no_server(what: str) -> WrongUsage:
+    return WrongUsage(
+        f"{what} is about a server that several people use, and none is chosen.",
+        mend="`shadow login URL`, or give --server URL: shadow --server https://shadow.example …",
+    )
+
+
+def check_here(settings: Settings, what: str, *, mend: str = "Give --server none for this host.") -> None:
     """Raises: Unsupported: a server is chosen, and ``what`` is for this host alone."""
     url = chosen_url(settings)
     if url is not None:
         raise Unsupported(
             f"{what} works on this host alone, not at the server {url}.",
-            mend="Give --server none for this host.",
+            mend=mend,
             details={"server": url},
         )

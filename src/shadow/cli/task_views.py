@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from shadow.cli.opening import open_manager
@@ -13,6 +13,7 @@ from shadow.cli.run import write_patch
 from shadow.cli.run_display import Lines
 from shadow.cli.tables import print_table
 from shadow.cli.text import span
+from shadow.core.accounts import ProjectId
 from shadow.core.errors import NotFound
 from shadow.core.events import Recorded, RunFinished, RunStarted, WorkDelivered
 from shadow.core.tasks import Task
@@ -21,21 +22,29 @@ from shadow.terminal.neutral import printable
 MAX_SHOWN_DIFF_BYTES = 16 * 1024 * 1024
 
 
-async def list_all(*, limit: int, as_json: bool) -> int:
+async def list_all(*, limit: int, project: str | None, as_json: bool) -> int:
     async with open_place() as place:
-        tasks = await place.tasks.list(limit=limit)
+        project_id = None if project is None else await place.project(project)
+        tasks = await place.tasks.list(limit=limit, project_id=project_id)
+        shared = not as_json and any(task.project_id is not None for task in tasks)
+        names: Mapping[ProjectId, str] = await place.project_names() if shared else {}
     if as_json:
         print_json({"tasks": [asdict(task) for task in tasks]})
         return DONE
     if not tasks:
-        say('There is no task yet. `shadow run REPO "INSTRUCTION"` makes one.')
+        say('There is no task yet. `shadow task create REPO "INSTRUCTION"` makes one.')
         return DONE
     now = time.time()
     rows = [
         (t.id, _state(t), span(now - t.created_at) + " ago", printable(t.model)[:30], printable(t.title)[:60])
         for t in tasks
     ]
-    print_table(("ID", "STATE", "MADE", "MODEL", "TASK"), rows)
+    if not names:
+        print_table(("ID", "STATE", "MADE", "MODEL", "TASK"), rows)
+        return DONE
+    of = ["" if t.project_id is None else printable(names.get(t.project_id, t.project_id))[:30] for t in tasks]
+    wider = [(*row[:-1], project, row[-1]) for row, project in zip(rows, of, strict=True)]
+    print_table(("ID", "STATE", "MADE", "MODEL", "PROJECT", "TASK"), wider)
     return DONE
 
 

@@ -28,12 +28,15 @@ def task(context: typer.Context) -> None:
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="At most so many, the newest.")] = 50,
+    project: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Only those of this project of the server: name or id.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List tasks, newest first."""
+    """List tasks, newest first: at a server yours, and those of the projects that you are in."""
     from shadow.cli import task_views
 
-    finish(lambda: task_views.list_all(limit=limit, as_json=as_json), as_json=as_json)
+    finish(lambda: task_views.list_all(limit=limit, project=project, as_json=as_json), as_json=as_json)
 
 
 @app.command()
@@ -101,6 +104,10 @@ def create(
         list[str] | None,
         typer.Option(metavar="RULE", help="A host that the sandbox may reach, or a preset; repeatable."),
     ] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Share it with the members of this project of the server: name or id."),
+    ] = None,
     detach: Detach = False,
     as_json: Events = False,
 ) -> None:
@@ -119,6 +126,7 @@ def create(
         max_cost=max_cost,
         max_time=max_time,
         allow=tuple(allow or ()),
+        project=project,
         as_json=as_json,
     )
     finish(lambda: task_actions.new(arguments, detach=detach), as_json=as_json)

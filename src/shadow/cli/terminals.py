@@ -14,7 +14,7 @@ from shadow.cli.references import choose_part
 from shadow.cli.tables import print_table
 from shadow.cli.text import span
 from shadow.cli.watching_over import watching_over
-from shadow.core.errors import NotFound
+from shadow.core.errors import Denied, NotFound
 from shadow.core.terminals import Terminal, TerminalEnded, TerminalSize, TerminalSpec
 from shadow.execution.interface import ToolExecutor
 
@@ -46,15 +46,15 @@ async def terminal(arguments: TerminalArguments) -> int:
     manager, workspace = await find_to_use(arguments.reference)
     async with await manager.attach(workspace.id) as executor, watching_over(manager, workspace.id, renew=True):
         local = LocalTerminal()
-        shown = await _terminal(executor, arguments, local.size)
-        async with executor.attach_terminal(shown.id, after=None, snapshots=True) as attachment:
-            _greet(shown, detach_key)
+        shown, read_only = await _terminal(executor, arguments, local.size)
+        async with executor.attach_terminal(shown.id, after=None, snapshots=True, read_only=read_only) as attachment:
+            _greet(shown, detach_key, read_only=read_only)
             session = Session(
                 local,
                 attachment,
                 history_end=0 if _is_new(arguments) else shown.output_end,
                 detach_key=detach_key,
-                read_only=arguments.read_only,
+                read_only=read_only,
             )
             parting = await session.run()
     return _part(workspace.name or workspace.id, shown, parting)
@@ -64,8 +64,8 @@ def _is_new(arguments: TerminalArguments) -> bool:
     return arguments.attach is None and not arguments.last
 
 
-async def _terminal(executor: ToolExecutor, arguments: TerminalArguments, size: TerminalSize) -> Terminal:
-    """The one to attach to, which has our size by now unless we only read."""
+async def _terminal(executor: ToolExecutor, arguments: TerminalArguments, size: TerminalSize) -> tuple[Terminal, bool]:
+    """The one to attach to, and whether we only read it; else it has our size by now."""
     if _is_new(arguments):
         defaults = TerminalSpec()
         spec = TerminalSpec(
@@ -74,7 +74,16 @@ async def _terminal(executor: ToolExecutor, arguments: TerminalArguments, size: 
             env=variables(arguments.env),
             size=size,
         )
-        return await executor.create_terminal(spec)
+        try:
+            return await executor.create_terminal(spec), False
+        except Denied as error:
+            if not _may_only_read(error):
+                raise
+            raise Denied(
+                f"You may not open a terminal here: {error.message}",
+                mend="To watch the newest one of others: --last; --list shows all.",
+                details=error.details,
+            ) from error
     if arguments.attach is not None:
         chosen = await _chosen(executor, arguments.attach)
     else:
@@ -84,11 +93,26 @@ async def _terminal(executor: ToolExecutor, arguments: TerminalArguments, size: 
                 "No terminal of this workspace runs.", mend="`shadow terminal WORKSPACE` opens one; --list shows all."
             )
         chosen = running[-1]
-    return chosen if arguments.read_only else await executor.resize_terminal(chosen.id, size)
+    if arguments.read_only:
+        return chosen, True
+    try:
+        return await executor.resize_terminal(chosen.id, size), False
+    except Denied as error:
+        if not _may_only_read(error):
+            raise
+        say(f"shadow: you may only watch: no key reaches the program. {error.message}", style="yellow")
+        return chosen, True
 
 
-def _greet(terminal: Terminal, key: DetachKey) -> None:
+def _may_only_read(error: Denied) -> bool:
+    """Not: nobody knows who asks, or whom."""
+    return type(error) is Denied
+
+
+def _greet(terminal: Terminal, key: DetachKey, *, read_only: bool) -> None:
     leave = "Nothing detaches" if key.name == "none" else f"{key.name} detaches"
+    if read_only:
+        leave = "ctrl-c leaves" if key.name == "none" else f"{key.name} and ctrl-c leave"
     say(f"shadow: terminal {terminal.id}. {leave}; the program goes on.", style="dim")
 
 

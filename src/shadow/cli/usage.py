@@ -7,6 +7,7 @@ from decimal import Decimal
 from shadow.accounts.service import Accounts
 from shadow.bootstrap import open_tasks
 from shadow.cli.outcome import DONE, print_json
+from shadow.cli.servers import check_here
 from shadow.cli.tables import print_table
 from shadow.core.accounts import LOCAL_USER
 from shadow.core.quota import UNITS, Spent
@@ -15,7 +16,11 @@ from shadow.tasks.budgets import UserUsage
 
 
 async def show(*, as_json: bool) -> int:
-    async with open_tasks(load_settings()) as tasks:
+    settings = load_settings()
+    check_here(
+        settings, "`shadow usage`", mend="A server tells it by its API: GET /v1/usage. For this host: --server none."
+    )
+    async with open_tasks(settings) as tasks:
         users = await Accounts(database=tasks.database, entropy=tasks.entropy).users()
         names: dict[str, str] = {LOCAL_USER: "local", **{user.id: user.name for user in users}}
         found = await tasks.spenders.usage(list(names))

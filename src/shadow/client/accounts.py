@@ -1,6 +1,7 @@
 """Users of a server and their credentials: each method is one call of its API."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from shadow.client.calling import Caller
@@ -19,6 +20,15 @@ from shadow.wire.server import (
     UserListMessage,
     UserMessage,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invited:
+    """A user, and a code that is good for one login until ``expires_at`` (seconds since 1970). It is told this once."""
+
+    user: User
+    code: str
+    expires_at: float
 
 
 class AccountsClient:
@@ -45,7 +55,12 @@ class AccountsClient:
     ) -> tuple[Credential, str]:
         """A token for a program, and its secret, which is told this once."""
         message = outgoing(NewTokenMessage, {"name": name, "scopes": tuple(scopes), "expires_in_s": expires_in_s})
-        issued = await self._caller.change(IssuedMessage, "POST", "/v1/tokens", message)
+        issued = await self._caller.create(IssuedMessage, "/v1/tokens", message)
+        if (
+            issued.secret is None
+        ):  # the answer that had it was lost, and a repeat does not tell it: nobody has that token
+            await self.revoke(issued.credential.id)
+            issued = await self._caller.create(IssuedMessage, "/v1/tokens", message)
         return to_core(issued.credential, Credential), _secret(issued)
 
     async def credentials(self) -> Sequence[Credential]:
@@ -60,11 +75,13 @@ class AccountsClient:
     async def users(self) -> Sequence[User]:
         return [to_core(user, User) for user in (await self._caller.ask(UserListMessage, "/v1/users")).users]
 
-    async def invite(self, name: str, *, role: Role = Role.MEMBER) -> tuple[User, str]:
-        """A new user, and the code for their first login, which is told this once."""
+    async def invite(self, name: str, *, role: Role = Role.MEMBER) -> Invited:
+        """A new user, and the code for their first login."""
         message = outgoing(InviteMessage, {"name": name, "role": role})
-        invited = await self._caller.change(InvitedMessage, "POST", "/v1/users", message)
-        return to_core(invited.user, User), _told(invited)
+        invited = await self._caller.create(InvitedMessage, "/v1/users", message)
+        if invited.code is None:  # the answer that had it was lost, and a repeat does not tell it
+            return await self.code(invited.user.id)
+        return _invited(invited)
 
     async def change(self, user_id: str, *, role: Role | None = None, disabled: bool | None = None) -> User:
         """Another role; or shut them out (nothing of theirs is deleted), or let them in again."""
@@ -72,10 +89,11 @@ class AccountsClient:
         path = f"/v1/users/{quote(user_id, safe='')}"
         return to_core(await self._caller.change(UserMessage, "PATCH", path, message, repeatable=True), User)
 
-    async def code(self, user_id: str) -> str:
+    async def code(self, user_id: str) -> Invited:
         """A code for one login of a user who lost their token."""
         path = f"/v1/users/{quote(user_id, safe='')}/code"
-        return _told(await self._caller.change(InvitedMessage, "POST", path))
+        # One of which nobody heard does no harm: it ends by itself.
+        return _invited(await self._caller.change(InvitedMessage, "POST", path, repeatable=True))
 
 
 def _secret(issued: IssuedMessage) -> str:
@@ -84,7 +102,7 @@ def _secret(issued: IssuedMessage) -> str:
     return issued.secret
 
 
-def _told(invited: InvitedMessage) -> str:
-    if invited.code is None:  # only a repeat of a call with an idempotency key has none, and we send no key
+def _invited(told: InvitedMessage) -> Invited:
+    if told.code is None or told.expires_at is None:
         raise Broken("The server made a code and did not tell it.", mend="Ask for another: shadow user code")
-    return invited.code
+    return Invited(user=to_core(told.user, User), code=told.code, expires_at=told.expires_at)

@@ -13,6 +13,9 @@ what was sent but never answered is ``OutcomeUnknown``.
 """
 
 import asyncio
+import ipaddress
+import os
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Self
@@ -23,9 +26,10 @@ from shadow.client.calling import Caller
 from shadow.client.catalogue import ModelsClient, RepositoriesClient
 from shadow.client.events import follow
 from shadow.client.keys import KeysClient
+from shadow.client.projects import ProjectsClient
 from shadow.client.tasks import TasksClient
 from shadow.client.workspaces import ServerWorkspaces
-from shadow.core.errors import Rejected
+from shadow.core.errors import Broken, NotFound, Rejected
 from shadow.core.events import Recorded
 from shadow.core.ids import WorkspaceId
 from shadow.core.tasks import TaskId
@@ -34,6 +38,7 @@ from shadow.execution.sidecar_client.breaker import BreakerPolicy
 from shadow.execution.sidecar_client.endpoint import UrlEndpoint
 from shadow.execution.sidecar_client.retries import Resilience, RetryPolicy
 from shadow.execution.sidecar_client.transport import Sleep, Transport
+from shadow.wire.server import HealthMessage
 
 RESTARTS_WITHIN_S = 120.0
 """How long streams of output and terminals wait for a server that restarts."""
@@ -45,9 +50,11 @@ RESILIENCE = Resilience(
 
 
 def server_url(text: str) -> str:
-    """The address of a server, written one way. Raises: Rejected."""
-    url = text if "://" in text else f"http://{text}"
+    """The address of a server, written one way; https unless it says otherwise or is this host. Raises: Rejected."""
+    url = text
     try:
+        if "://" not in text:
+            url = f"{'http' if _is_loopback(urlsplit(f'//{text}').hostname or '') else 'https'}://{text}"
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
@@ -58,6 +65,13 @@ def server_url(text: str) -> str:
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 class Shadow:
     """Use it on one event loop, as a context manager or with ``aclose``. It connects with its first call."""
 
@@ -66,24 +80,47 @@ class Shadow:
         url: str,
         *,
         token: str = "",
+        insecure: bool = False,
+        tls: ssl.SSLContext | None = None,
         resilience: Resilience = RESILIENCE,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """``token``: as ``shadow token create`` or a login gives it; nothing but a login goes without. Raises: Rejected."""
+        """``token``: as ``shadow token create`` or a login gives it; nothing but a login goes without. ``insecure``: it may
+        travel in clear, by http to another host. ``tls``: whom to trust for https; else this host's authorities, or those of
+        SSL_CERT_FILE. Raises: Rejected.
+        """
         self.url = server_url(url)
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not insecure and not _is_loopback(parts.hostname or ""):
+            raise Rejected(
+                f"{self.url} is not encrypted: whoever is on the way there could read your token, and use it.",
+                mend="Use https://…; in a network that you trust: --insecure, or SHADOW_SERVER_INSECURE=true.",
+            )
         self._sleep = sleep
         self._clock = clock
         self._transport = Transport(
-            UrlEndpoint(f"{self.url}/v1"), token=token, sleep=sleep, clock=clock, resilience=resilience
+            UrlEndpoint(f"{self.url}/v1", tls), token=token, sleep=sleep, clock=clock, resilience=resilience
         )
-        caller = Caller(self._transport)
-        self.tasks = TasksClient(caller)
-        self.accounts = AccountsClient(caller)
-        self.keys = KeysClient(caller)
-        self.repositories = RepositoriesClient(caller)
-        self.models = ModelsClient(caller)
-        self.workspaces = ServerWorkspaces(self.url, token=token, resilience=resilience)
+        self._caller = Caller(self._transport, entropy=entropy)
+        self.tasks = TasksClient(self._caller)
+        self.accounts = AccountsClient(self._caller)
+        self.projects = ProjectsClient(self._caller)
+        self.keys = KeysClient(self._caller)
+        self.repositories = RepositoriesClient(self._caller)
+        self.models = ModelsClient(self._caller)
+        self.workspaces = ServerWorkspaces(self.url, token=token, resilience=resilience, tls=tls)
+
+    async def version(self) -> str:
+        """The server's; no token is needed. Raises: Rejected: nothing of Shadow's is there; Untrusted, Denied, Unavailable."""
+        try:
+            return (await self._caller.ask(HealthMessage, "/v1/health/live")).version
+        except (NotFound, Broken) as error:
+            raise Rejected(
+                f"There is no server of Shadow's at {self.url}: {error.message}",
+                mend="See that the address is right, its port and path too.",
+            ) from error
 
     def events(
         self, task_id: TaskId, *, after: int = 0, until_rest: bool = False, patience_s: float | None = None

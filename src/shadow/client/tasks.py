@@ -8,6 +8,7 @@ from pydantic_core import from_json
 
 from shadow.client.calling import Caller
 from shadow.client.downloads import download
+from shadow.core.accounts import ProjectId
 from shadow.core.artifacts import Artifact
 from shadow.core.checkpoints import before_run
 from shadow.core.errors import Broken
@@ -53,16 +54,19 @@ class TasksClient:
         depth: int | None = None,
         allow: Sequence[str] | None = None,
         options: RunOptions | None = None,
+        project_id: ProjectId | None = None,
+        key: str | None = None,
     ) -> Task:
         """Begin a task: its first run starts when its workspace is ready.
 
         ``model``: ``PROVIDER:NAME``; else the server's. ``branch``, ``depth``: what to start from. ``allow``: hosts that the
         workspace may reach, and presets; else the server's setting. ``options``: limits, delivery and check of its runs.
+        ``project_id``: whose members share it; else it is one's own alone. ``key``: as ``Caller.create`` has it.
         """
         asked = {"repository": repository, "instruction": instruction, "model": model, "branch": branch, "depth": depth}
-        asked |= {"allow": None if allow is None else tuple(allow), **_options(options)}
+        asked |= {"allow": None if allow is None else tuple(allow), "project_id": project_id, **_options(options)}
         message = outgoing(NewTaskMessage, asked)
-        return (await self._caller.change(TaskMessage, "POST", "/v1/tasks", message)).task()
+        return (await self._caller.create(TaskMessage, "/v1/tasks", message, key=key)).task()
 
     async def find(self, reference: str) -> Task:
         """How a task stands; ``reference``: its id, or a unique beginning of it."""
@@ -71,12 +75,14 @@ class TasksClient:
     async def get(self, task_id: TaskId) -> Task:
         return await self.find(task_id)
 
-    async def list(self, *, limit: int = 100, state: TaskState | None = None) -> Sequence[Task]:
-        """The newest ``limit`` tasks, newest first."""
+    async def list(
+        self, *, limit: int = 100, state: TaskState | None = None, project_id: ProjectId | None = None
+    ) -> Sequence[Task]:
+        """The newest ``limit`` tasks, newest first. ``project_id``: of that project alone."""
         found: list[Task] = []
         before: str | None = None
         while len(found) < limit:
-            query = {"limit": min(PAGE, limit - len(found)), "state": state, "before": before}
+            query = {"limit": min(PAGE, limit - len(found)), "state": state, "before": before, "project_id": project_id}
             page = await self._caller.ask(TaskListMessage, "/v1/tasks", query)
             found += [message.task() for message in page.tasks]
             before = page.next
@@ -104,10 +110,12 @@ class TasksClient:
         model: str | None = None,
         options: RunOptions | None = None,
         stop: bool = False,
+        key: str | None = None,
     ) -> QueuedMessage:
-        """Say something: at once, or when what goes on has ended; ``stop``: that is stopped, and this said first."""
+        """Say something: at once, or when what goes on has ended; ``stop``: that is stopped, and this said first.
+        ``key``: as ``Caller.create`` has it."""
         message = outgoing(SendMessage, {"text": text, "model": model, "stop": stop, **_options(options)})
-        sent = await self._caller.change(QueuedMessageMessage, "POST", _path(task_id, "messages"), message)
+        sent = await self._caller.create(QueuedMessageMessage, _path(task_id, "messages"), message, key=key)
         return to_core(sent, QueuedMessage)
 
     async def queue(self, task_id: TaskId) -> Sequence[QueuedMessage]:

@@ -1,6 +1,8 @@
 """Workspaces of a server's tasks: who works in one does so with the executor that a workspace on this host has too."""
 
 import asyncio
+import os
+import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from urllib.parse import quote
@@ -22,8 +24,9 @@ from shadow.wire.workspaces import WorkspaceListMessage
 class ServerWorkspaces(WorkspaceManager):
     """They come and go with their tasks, which the server looks after: what would do the same by hand is Unsupported."""
 
-    def __init__(self, url: str, *, token: str, resilience: Resilience) -> None:
+    def __init__(self, url: str, *, token: str, resilience: Resilience, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
+        self._tls = tls
         self._token = token
         self._resilience = resilience
 
@@ -45,7 +48,7 @@ class ServerWorkspaces(WorkspaceManager):
     def executor(self, workspace_id: WorkspaceId) -> ToolExecutor:
         """Connects with its first call; close it with ``aclose``, or use it as a context manager."""
         return SidecarClient(
-            UrlEndpoint(f"{self._url}/v1/workspaces/{quote(workspace_id, safe='')}"),
+            UrlEndpoint(f"{self._url}/v1/workspaces/{quote(workspace_id, safe='')}", self._tls),
             token=self._token,
             capabilities=self.capabilities,
             epoch=0,  # the server fences its own executors and takes no epoch from clients
@@ -58,11 +61,11 @@ class ServerWorkspaces(WorkspaceManager):
         return self.executor(workspace_id)
 
     async def list(self) -> Sequence[WorkspaceStatus]:
-        endpoint = UrlEndpoint(f"{self._url}/v1")
+        endpoint = UrlEndpoint(f"{self._url}/v1", self._tls)
         async with Transport(
             endpoint, token=self._token, sleep=asyncio.sleep, resilience=self._resilience
         ) as transport:  # of its own: a manager is not closed
-            found = await Caller(transport).ask(WorkspaceListMessage, "/v1/workspaces")
+            found = await Caller(transport, entropy=os.urandom).ask(WorkspaceListMessage, "/v1/workspaces")
         return [message.status() for message in found.workspaces]
 
     async def status(self, workspace_id: WorkspaceId, *, measure: bool = False) -> WorkspaceStatus:

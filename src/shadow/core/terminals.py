@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from shadow.core.commands import CommandSpec, Ending, check_spec
-from shadow.core.errors import Rejected
+from shadow.core.errors import Denied, Rejected
 from shadow.core.ids import TerminalId
 
 DEFAULT_TERMINAL_LOG_BYTES = 16 * 1024 * 1024
@@ -73,6 +73,12 @@ class Terminal:
     """Whether no process holds the PTY open any more."""
     descendants: int
     survivors: tuple[int, ...] = ()
+
+
+def check_writes(read_only: bool) -> None:
+    """Raises: Denied."""
+    if read_only:
+        raise Denied("This attachment only reads the terminal.", mend="Attach to it without `read_only`.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,16 @@ async def is_host_user(connection: AsyncConnection, user_id: str) -> bool:
     return user_id == LOCAL_USER and (row is None or (row.role == Role.ADMIN.value and row.disabled_at is None))
 
 
+async def find_user(connection: AsyncConnection, reference: str) -> User:
+    """By id or by name; an id goes before a name. Raises: NotFound."""
+    if is_storable(reference):
+        query = select(users).where((users.c.id == reference) | (users.c.name == reference))
+        found = [_user(row) for row in (await connection.execute(query)).mappings()]
+        if found:
+            return next((user for user in found if user.id == reference), found[0])
+    raise NotFound(f"There is no user {reference!r}.")
+
+
 async def change_user(transaction: Transaction, user_id: UserId, **values: Any) -> None:
     """Raises: NotFound."""
     done = await transaction.connection.execute(update(users).where(users.c.id == user_id).values(values))

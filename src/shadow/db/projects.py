@@ -111,8 +111,8 @@ async def remove_member(transaction: Transaction, project_id: ProjectId, user_id
         mine = (project_members.c.project_id == project_id) & (project_members.c.user_id == user_id)
         if (await transaction.connection.execute(delete(project_members).where(mine))).rowcount:
             return
-    raise NotFound(f"{user_id!r} is not in the project.")
+    raise NotFound(f"{user_id!r} is not in the project.", mend="`shadow project show` says who is.")
 
 
 def no_project(project_id: str) -> NotFound:
-    return NotFound(f"There is no project {project_id!r}.")
+    return NotFound(f"There is no project {project_id!r}.", mend="`shadow project list` shows those that you are in.")

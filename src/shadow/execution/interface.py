@@ -350,6 +350,7 @@ class ToolExecutor(ABC):
         snapshots: bool = False,
         scrollback_lines: int = DEFAULT_SCROLLBACK_LINES,
         lag_bytes: int | None = DEFAULT_LAG_BYTES,
+        read_only: bool = False,
     ) -> AbstractAsyncContextManager[TerminalAttachment]:
         """Read and write a terminal; any number may at once. Disconnects are resumed by the implementation.
 
@@ -357,7 +358,8 @@ class ToolExecutor(ABC):
         history is long, else with all of the history. With ``snapshots`` (implied by ``None``) one also follows each gap,
         with up to ``scrollback_lines`` lines above the screen. Who does not ask for a next event while ``lag_bytes`` more are
         written is skipped ahead; ``None``: never, it gets all that the log still has. Raises: Rejected: ``after`` lies ahead
-        of what was written.
+        of what was written. With ``read_only`` it takes no more than the right to read, and ``write`` and ``resize`` of the
+        attachment raise Denied.
         """
 
     @abstractmethod

@@ -5,7 +5,7 @@ import json
 import secrets
 
 from shadow.core.commands import MIN_LOG_LIMIT_BYTES, Gap
-from shadow.core.errors import Conflict, NotFound, Rejected
+from shadow.core.errors import Conflict, Denied, NotFound, Rejected
 from shadow.core.ids import CommandId, make_id
 from shadow.core.terminals import (
     ScreenSnapshot,
@@ -19,7 +19,7 @@ from shadow.testing.contract import (
     refused,
     together,
 )
-from shadow.testing.shown import attached, ended, lines_to, script, told
+from shadow.testing.shown import Shown, attached, ended, lines_to, script, told
 from shadow.testing.site import Site
 
 LINES = 60_000
@@ -156,6 +156,21 @@ async def check_many_writers_are_not_mixed_up(site: Site) -> None:
         data = (await shown.to_the_end())[-20_000:]
     for letter in b"abcd":
         expect_equal(data.count(letter), 4900, f"how often {chr(letter)} arrived")
+
+
+async def check_a_reader_only_reads(site: Site) -> None:
+    """Attached with ``read_only``, one sees everything, and can neither type nor resize."""
+    terminal = await script(site, "stty -echo; echo ready; read line; echo got $line; stty size")
+    async with site.executor.attach_terminal(terminal.id, read_only=True, lag_bytes=None) as reader:
+        with refused(Denied, what="typing"):
+            await reader.write(b"mine\r")
+        with refused(Denied, what="resizing"):
+            await reader.resize(TerminalSize(columns=33, rows=11))
+        shown = Shown(reader)
+        await shown.until(b"ready")
+        await site.executor.write_terminal(terminal.id, b"theirs\r", writer="w", offset=0)
+        data = await shown.to_the_end()
+    expect(b"got theirs\r\n24 80\r\n" in data, f"It saw {data!r}.")
 
 
 async def check_large_input_waits_for_the_program(site: Site) -> None:

@@ -93,14 +93,15 @@ def encode_error(error: ShadowError, *, status: int | None = None, request_id: s
     ).json_bytes()
 
 
-def decode_error(body: bytes, *, status: int | None = None) -> ShadowError:
+def decode_error(body: bytes, *, status: int | None = None, peer: str = "sidecar") -> ShadowError:
     """The error that a peer described; by its status alone where the body says nothing that can be understood."""
     try:
         told = ErrorMessage.model_validate_json(body).error
     except ValidationError:
         told = None
     if status == status_by_class[Unauthenticated] and (told is None or told.code != Unauthenticated.code):
-        return Unauthenticated("The sidecar does not accept the token.", mend="Attach to the workspace again.")
+        mend = "Attach to the workspace again." if peer == "sidecar" else "What answered may be a proxy before it."
+        return Unauthenticated(f"The {peer} does not accept the token.", mend=mend)
     if told is not None and told.code in type_by_code:
         mend = told.mend[:MAX_MESSAGE_CHARS] if told.mend else None
         return error_from_code(told.code, told.message[:MAX_MESSAGE_CHARS], mend=mend, details=told.details)
@@ -109,7 +110,7 @@ def decode_error(body: bytes, *, status: int | None = None) -> ShadowError:
         message = (
             told.message[:MAX_MESSAGE_CHARS]
             if told
-            else f"The sidecar answered with HTTP status {status} and no reason."
+            else f"The {peer} answered with HTTP status {status} and no reason."
         )
         return known[status](message)
-    return Broken(f"The sidecar answered with an error that cannot be understood (HTTP status {status}).")
+    return Broken(f"The {peer} answered with an error that cannot be understood (HTTP status {status}).")

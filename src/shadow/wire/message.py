@@ -102,11 +102,11 @@ def parse_answer(kind: type[M], body: bytes) -> M:
         # Not model_validate_json: for each field that is missing, its error copies all that was sent.
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Broken(f"The sidecar's answer is not a {kind.__name__}: it is not JSON.") from error
+        raise Broken(f"The answer is not a {kind.__name__}: it is not JSON.") from error
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise Broken(f"The sidecar's answer is not a {kind.__name__}: {_faults(error)}.") from error
+        raise Broken(f"The answer is not a {kind.__name__}: {_faults(error)}.") from error
 
 
 def outgoing(kind: type[M], value: object) -> M:

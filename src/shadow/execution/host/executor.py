@@ -321,9 +321,15 @@ class HostExecutor(ToolExecutor):
         snapshots: bool = False,
         scrollback_lines: int = DEFAULT_SCROLLBACK_LINES,
         lag_bytes: int | None = DEFAULT_LAG_BYTES,
+        read_only: bool = False,
     ) -> AbstractAsyncContextManager[TerminalAttachment]:
         return self._terminals.attach(
-            terminal_id, after=after, snapshots=snapshots, scrollback_lines=scrollback_lines, lag_bytes=lag_bytes
+            terminal_id,
+            after=after,
+            snapshots=snapshots,
+            scrollback_lines=scrollback_lines,
+            lag_bytes=lag_bytes,
+            read_only=read_only,
         )
 
     async def write_terminal(self, terminal_id: TerminalId, data: bytes, *, writer: str, offset: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from shadow.core.errors import NotFound, Rejected
 from shadow.core.ids import CommandId, Operation, TerminalId, is_id, is_terminal_id, make_id
-from shadow.core.terminals import Terminal, TerminalSize, TerminalSpec, check_terminal_spec
+from shadow.core.terminals import Terminal, TerminalSize, TerminalSpec, check_terminal_spec, check_writes
 from shadow.execution.holder.log_files import LogReader
 from shadow.execution.host.described import terminal_of
 from shadow.execution.host.holder_client import HolderClient
@@ -88,6 +88,7 @@ class HostTerminals:
         snapshots: bool,
         scrollback_lines: int,
         lag_bytes: int | None,
+        read_only: bool,
     ) -> AsyncGenerator[TerminalAttachment]:
         terminal = await self.get(terminal_id)
         if after is not None and after > terminal.output_end:
@@ -106,7 +107,7 @@ class HostTerminals:
                     lag_bytes=lag_bytes,
                     clock=time.monotonic,
                 )
-                attachment = HostAttachment(self, terminal_id, reader)
+                attachment = HostAttachment(self, terminal_id, reader, read_only=read_only)
                 try:
                     yield attachment
                 finally:
@@ -141,8 +142,11 @@ class HostTerminals:
 
 
 class HostAttachment(TerminalAttachment):
-    def __init__(self, terminals: HostTerminals, terminal_id: TerminalId, reader: TerminalReader) -> None:
+    def __init__(
+        self, terminals: HostTerminals, terminal_id: TerminalId, reader: TerminalReader, *, read_only: bool
+    ) -> None:
         self._terminals = terminals
+        self._read_only = read_only
         self._id = terminal_id
         self._events = reader.events()
         self._writer = make_id("writer", entropy=os.urandom(12))
@@ -153,6 +157,7 @@ class HostAttachment(TerminalAttachment):
         return self._events
 
     async def write(self, data: bytes) -> None:
+        check_writes(self._read_only)
         async with self._typing:
             self._typed = await self._terminals.write(self._id, data, writer=self._writer, offset=self._typed)
 
@@ -160,6 +165,7 @@ class HostAttachment(TerminalAttachment):
         await self._events.aclose()
 
     async def resize(self, size: TerminalSize) -> None:
+        check_writes(self._read_only)
         await self._terminals.resize(self._id, size)
 
 

@@ -69,6 +69,7 @@ class UnsupportedParts(ToolExecutor):
         snapshots: bool = False,
         scrollback_lines: int = DEFAULT_SCROLLBACK_LINES,
         lag_bytes: int | None = DEFAULT_LAG_BYTES,
+        read_only: bool = False,
     ) -> AbstractAsyncContextManager[TerminalAttachment]:
         _refuse("terminals")
 

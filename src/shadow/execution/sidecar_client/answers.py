@@ -9,12 +9,12 @@ TOO_MANY_REQUESTS = 429
 MAX_ERROR_BYTES = 4 * 1024 * 1024
 
 
-async def read_refusal(response: aiohttp.ClientResponse) -> ShadowError:
+async def read_refusal(response: aiohttp.ClientResponse, *, peer: str = "sidecar") -> ShadowError:
     """What an answer with an error status says; ``details["retry_after_s"]`` where it was not done and may be repeated."""
     body = await read_body(response, limit_bytes=MAX_ERROR_BYTES)
-    error = decode_error(body, status=response.status)
+    error = decode_error(body, status=response.status, peer=peer)
     if response.status == TOO_MANY_REQUESTS and not isinstance(error, LimitExceeded):
-        error = LimitExceeded("The sidecar gets more requests than it takes.", mend="Call again later, or less often.")
+        error = LimitExceeded(f"The {peer} gets more requests than it takes.", mend="Call again later, or less often.")
     asked_s = _seconds(response.headers.get("Retry-After", ""))
     if response.status == TOO_MANY_REQUESTS or (asked_s is not None and isinstance(error, Unavailable)):
         error.details["retry_after_s"] = asked_s or 0.0

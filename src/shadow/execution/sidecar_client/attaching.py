@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from shadow.core.commands import Gap
 from shadow.core.errors import Broken, Conflict, OutcomeUnknown, ShadowError, Unavailable
 from shadow.core.ids import TerminalId, make_id
-from shadow.core.terminals import Resized, ScreenSnapshot, Terminal, TerminalEnded, TerminalOutput, TerminalSize
+from shadow.core.terminals import (
+    Resized,
+    ScreenSnapshot,
+    Terminal,
+    TerminalEnded,
+    TerminalOutput,
+    TerminalSize,
+    check_writes,
+)
 from shadow.execution.interface import TerminalAttachment, TerminalEvent
 from shadow.execution.sidecar_client.output import RESUME_WAITS_S
 from shadow.execution.sidecar_client.sender import Sender
@@ -49,6 +57,7 @@ async def attach(
     snapshots: bool,
     scrollback_lines: int,
     lag_bytes: int | None,
+    read_only: bool,
 ) -> AsyncGenerator[TerminalAttachment]:
     """Raises: what the first connection is refused with."""
     query: dict[str, QueryValue] = {
@@ -56,7 +65,7 @@ async def attach(
         "scrollback_lines": scrollback_lines,
         "lag_bytes": lag_bytes or 0,
     }
-    attachment = ClientAttachment(sender, terminal_id, path, query, after=after)
+    attachment = ClientAttachment(sender, terminal_id, path, query, after=after, read_only=read_only)
     follower = asyncio.create_task(attachment.follow())
     try:
         await attachment.begun()
@@ -88,12 +97,14 @@ class ClientAttachment(TerminalAttachment):
         query: dict[str, QueryValue],
         *,
         after: int | None,
+        read_only: bool,
     ) -> None:
         self._sender = sender
+        self._read_only = read_only
         self._id = terminal_id
         self._path = path
-        self._writer = make_id("writer", entropy=os.urandom(12))
-        self._query: dict[str, QueryValue] = {**query, "writer": self._writer}
+        writer = None if read_only else make_id("writer", entropy=os.urandom(12))
+        self._query: dict[str, QueryValue] = {**query, "writer": writer}
         self._received = after
         """Everything before this offset has arrived."""
         self._size: TerminalSize | None = None
@@ -135,6 +146,7 @@ class ClientAttachment(TerminalAttachment):
                 await self._arrived.wait()
 
     async def write(self, data: bytes) -> None:
+        check_writes(self._read_only)
         parts = [data[start : start + TYPED_PIECE_BYTES] for start in range(0, len(data), TYPED_PIECE_BYTES)]
         async with self._typing:
             pieces = [await self._type(part) for part in parts]
@@ -142,6 +154,7 @@ class ClientAttachment(TerminalAttachment):
             await piece.accepted
 
     async def resize(self, size: TerminalSize) -> None:
+        check_writes(self._read_only)
         await self._sender.resize_terminal(self._id, size)
 
     async def follow(self) -> None:

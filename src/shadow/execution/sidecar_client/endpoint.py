@@ -1,6 +1,7 @@
 """Where a sidecar listens, or a server that speaks as one."""
 
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -22,6 +23,8 @@ class UrlEndpoint:
 
     url: str
     """Of what stands where a sidecar has ``/v1``, without a slash at its end: ``https://shadow.example/v1/workspaces/ws_…``."""
+    tls: ssl.SSLContext | None = field(default=None, compare=False)
+    """Whom it trusts; ``None``: the authorities of this host, or those of ``SSL_CERT_FILE``."""
 
 
 Endpoint = UnixEndpoint | TcpEndpoint | UrlEndpoint

@@ -63,6 +63,7 @@ class TerminalsClient(Sender):
         snapshots: bool = False,
         scrollback_lines: int = DEFAULT_SCROLLBACK_LINES,
         lag_bytes: int | None = DEFAULT_LAG_BYTES,
+        read_only: bool = False,
     ) -> AbstractAsyncContextManager[TerminalAttachment]:
         return attach(
             self,
@@ -72,6 +73,7 @@ class TerminalsClient(Sender):
             snapshots=snapshots,
             scrollback_lines=scrollback_lines,
             lag_bytes=lag_bytes,
+            read_only=read_only,
         )
 
     async def write_terminal(self, terminal_id: TerminalId, data: bytes, *, writer: str, offset: int) -> int:

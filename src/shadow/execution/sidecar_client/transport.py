@@ -29,6 +29,7 @@ from shadow.execution.sidecar_client.bodies import SLICE_BYTES, Body, BytesBody
 from shadow.execution.sidecar_client.breaker import Breaker, BreakerStatus
 from shadow.execution.sidecar_client.endpoint import Endpoint, UnixEndpoint, UrlEndpoint
 from shadow.execution.sidecar_client.retries import ANSWER_S, Randomness, Repeats, Resilience
+from shadow.execution.sidecar_client.trust import is_no_tls, no_tls, untrusted
 
 CONNECT_S = 5.0
 CLOSE_S = 0.3
@@ -336,8 +337,8 @@ class Transport:
         if response.status == BAD_GATEWAY:
             raise CutOff("a proxy before it got no answer")
         if response.status < 400:
-            raise Broken(f"The sidecar answered with HTTP status {response.status}, which is never followed.")
-        error = await read_refusal(response)
+            raise Broken(f"The {self._peer} answered with HTTP status {response.status}, which is never followed.")
+        error = await read_refusal(response, peer=self._peer.rpartition(" ")[2])
         if not isinstance(error, Unavailable | OutcomeUnknown | Broken):
             self.answered()
         raise error
@@ -362,7 +363,10 @@ class Transport:
 
     def _connector(self) -> aiohttp.BaseConnector:
         if not isinstance(self._endpoint, UnixEndpoint):
-            return aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S)
+            trusted = self._endpoint.tls if isinstance(self._endpoint, UrlEndpoint) else None
+            return aiohttp.TCPConnector(
+                limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, ssl=True if trusted is None else trusted
+            )
         path = os.fsencode(self._endpoint.path)
         if len(path) > _LONGEST_SOCKET_PATH:
             directory, name = os.path.split(path)
@@ -438,6 +442,10 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         match error:
+            case aiohttp.ClientConnectorCertificateError():
+                raise untrusted(error.certificate_error, error.host) from error
+            case aiohttp.ClientConnectorError() if is_no_tls(error.os_error):
+                raise no_tls(error.host, error.port) from error
             case aiohttp.ClientConnectorError() if isinstance(error.os_error, PermissionError):
                 raise Denied(f"The sidecar's socket may not be opened: {error.os_error.strerror}.") from error
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
@@ -449,7 +457,7 @@ class _Translated:
                     f"The connection was refused (HTTP status {error.status})."
                 ) from error
             case aiohttp.ClientResponseError():
-                raise Broken("The sidecar's answer is not HTTP that we understand.") from error
+                raise Broken("The answer is not HTTP that we understand.") from error
             case aiohttp.ClientError() | OSError():
                 raise CutOff(f"the connection broke ({type(error).__name__})") from error
             case _:
