@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -39,6 +40,8 @@ PACE_S = 0.05
 """Between two pieces of an answer, on average."""
 PIECES = 40
 SLOTS = 1000
+GO = Path("go")
+"""In the server's directory: nobody says anything before it is there."""
 _CALL = json.dumps({"command": "echo done"})
 
 
@@ -65,6 +68,8 @@ class Clock(Model):
         return None
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | AssistantMessage]:
+        while not GO.exists():
+            await asyncio.sleep(0.1)
         pieces: list[str] = []
         for _ in range(PIECES):
             await asyncio.sleep(PACE_S * random.uniform(0.5, 1.5))

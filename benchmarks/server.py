@@ -265,6 +265,7 @@ async def _many(home: Path, sizes: Sizes) -> dict[str, float | str]:
         told: dict[str, float | str] = {"create_task_ms": (time.perf_counter() - began) * 1e3 / sizes.tasks}
         readers = Readers(caller, server.url)
         async with _reading(readers, ids, sizes.readers):
+            (home / "go").touch()
             told |= await _loaded(server, readers, sizes)
             told["recovered_s"] = await _restarted(server, readers, ids, sizes)
     return told
