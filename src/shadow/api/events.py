@@ -148,16 +148,18 @@ class EventSocket:
         query = read_query(HTTPConnection(scope), EventsQuery)
         with self._holds.admission.stream():
             await socket.accept()
-            try:
-                async with self._holds.stoppable():
-                    await self._serve(socket, task(socket).id, query)
-            except WebSocketDisconnect:
-                return
-            except Stopping:
-                await socket.close(GOING_AWAY, "restarting")
-            except ShadowError as error:
-                await socket.send_text(encode_error(error).decode())
-                await socket.close(DONE)
+            with suppress(WebSocketDisconnect):  # also where it has gone while we say goodbye
+                await self._serve_or_say_why(socket, query)
+
+    async def _serve_or_say_why(self, socket: WebSocket, query: EventsQuery) -> None:
+        try:
+            async with self._holds.stoppable():
+                await self._serve(socket, task(socket).id, query)
+        except Stopping:
+            await socket.close(GOING_AWAY, "restarting")
+        except ShadowError as error:
+            await socket.send_text(encode_error(error).decode())
+            await socket.close(DONE)
 
     async def _serve(self, socket: WebSocket, task_id: TaskId, query: EventsQuery) -> None:
         """Until the client leaves, or the task is deleted, or at rest where that was asked for."""
