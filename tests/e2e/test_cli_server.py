@@ -270,8 +270,7 @@ def test_what_no_server_does_is_refused(cli: ShadowCli, server: Server, source: 
     for arguments in (
         ("workspace", "create"),
         ("workspace", "deliver", "x"),
-        ("usage",),
-        ("audit", "list"),
+        ("audit", "verify"),
         ("run", str(source), "x", "--record", str(tmp_path / "record")),
     ):
         assert refused(cli.run(*arguments, "--json"), 3)["code"] == "unsupported", arguments
@@ -298,6 +297,10 @@ def test_tokens_and_users(cli: ShadowCli, server: Server, tmp_path: Path) -> Non
     program = ShadowCli(tmp_path, {"SHADOW_SERVER": server.url, "SHADOW_SERVER_TOKEN": made["token"]})
     assert "tasks" in program.json("task", "list")
     assert refused(program.run("workspace", "list", "--json"))["code"] == "denied"
+    assert refused(program.run("audit", "list", "--json"))["code"] == "denied"
+    (entry, *_) = cli.json("audit", "list")["entries"]
+    assert (entry["method"], entry["route"], entry["status"]) == ("POST", "/v1/tokens", 201)
+    assert [(one["name"], one["spending"]["day"]["requests"]) for one in cli.json("usage")["users"]] == [("local", 0)]
     assert "reader" in done(cli.run("token", "list"))
     done(cli.run("token", "revoke", made["credential"]["id"]))
     assert refused(program.run("task", "list", "--json"))["code"] == "unauthenticated"

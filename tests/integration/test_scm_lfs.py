@@ -264,7 +264,9 @@ async def test_over_https(source: Path, tmp_path: Path, monkeypatch: pytest.Monk
         repository = parse_repository(f"{server.url}/source", local_user=True)
         assert isinstance(repository, RemoteRepository)
         policy = guard_policy(repository, trusted=True, rules=(), limit_bytes=1 << 20)
-        async with to_remote(repository, credential=None, policy=policy, proxy=None, about="Fetching") as access:
+        async with to_remote(
+            repository, users_means=False, credential=None, policy=policy, proxy=None, about="Fetching"
+        ) as access:
             with pytest.raises(TlsFailed):
                 await fetch(access, [Pointer("0" * 64, 1)], mirror=tmp_path / "mirror")
 
@@ -277,7 +279,9 @@ async def test_the_hosts_proxy_is_the_only_way(server: GitServer, tmp_path: Path
         assert isinstance(repository, RemoteRepository)
         policy = guard_policy(repository, trusted=True, rules=(), limit_bytes=1 << 30)
         pointer_ = Pointer(hashlib.sha256(LARGE).hexdigest(), len(LARGE))
-        async with to_remote(repository, credential=None, policy=policy, proxy=proxy, about="Fetching") as access:
+        async with to_remote(
+            repository, users_means=False, credential=None, policy=policy, proxy=proxy, about="Fetching"
+        ) as access:
             if rules:
                 await fetch(access, [pointer_], mirror=tmp_path / "mirror")
                 assert (tmp_path / "mirror" / pointer_.name).read_bytes() == LARGE
@@ -292,7 +296,7 @@ async def test_no_secret_in_what_an_access_shows_of_itself(server: GitServer) ->
     assert isinstance(repository, RemoteRepository)
     policy = guard_policy(repository, trusted=True, rules=(), limit_bytes=1 << 20)
     async with to_remote(
-        repository, credential=repository.credential, policy=policy, proxy=None, about="Fetching"
+        repository, users_means=False, credential=repository.credential, policy=policy, proxy=None, about="Fetching"
     ) as access:
         assert access.credential is not None
         assert access.proxy is not None

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadow.client.shadow import Shadow, server_url
+from shadow.client.addresses import server_url
+from shadow.client.shadow import Shadow
 from shadow.core.commands import CommandSpec
 from shadow.core.errors import Rejected
 from shadow.core.events import TaskCreated

@@ -89,6 +89,7 @@ ASKED: dict[str, tuple[str, str, object]] = {
     "roll back": ("POST", "/v1/tasks/{task}/rollback", {"checkpoint": "cp_1"}),
     "order": ("PUT", "/v1/tasks/{task}/queue", {"ids": []}),
     "rename": ("PATCH", "/v1/projects/{project}", {"name": "Other"}),
+    "store a key": ("PUT", "/v1/projects/{project}/keys/openai", {"key": "sk-of-the-project-0123"}),
 }
 
 

@@ -73,7 +73,7 @@ async def bring(
     rules = parse_rules(filter(None, [egress]))
     policy = guard_policy(repository, trusted=True, rules=rules, limit_bytes=1 << 30)
     async with to_remote(
-        repository, credential=repository.credential, policy=policy, proxy=None, about="Fetching"
+        repository, users_means=False, credential=repository.credential, policy=policy, proxy=None, about="Fetching"
     ) as access:
         await fetch(access, pointers, mirror=mirror, patience=patience)
 

@@ -23,6 +23,7 @@ from shadow.core.outward import check_host, outward_policy
 from shadow.core.repositories import parse_repository
 from shadow.db.database import open_database
 from shadow.egress.guard import guarded_to, guarding_proxy
+from shadow.scm.owners import Owner
 from shadow.scm.repositories import Repositories
 from tests.support.egress import Resolver, Upstream, pretending, upstream
 from tests.support.git_servers import git, http_server, make_repository
@@ -31,6 +32,7 @@ from tests.support.model_wires import COMPATIBLE, ask, request
 from tests.support.nasty_hosts import AMBIGUOUS, INSIDE, LOOPBACK, NASTY, resolves_to_nothing
 from tests.support.scm import clone, commit_inside, repositories
 
+MEMBER = Owner(id="user_other", is_host_user=False)
 pytestmark = pytest.mark.anyio
 
 ALICE = UserId("user_alice")
@@ -234,7 +236,7 @@ async def test_no_repository_inside_is_fetched_for_others_than_this_hosts_user(t
 async def fetch(repos: Repositories, text: str) -> None:
     """As the worker does for a task of a member."""
     repository = parse_repository(text, local_user=False)
-    async with repos.opened(repository, trusted=False):
+    async with repos.opened(repository, owner=MEMBER):
         pass
 
 
@@ -253,7 +255,7 @@ async def test_a_redirect_from_outside_to_inside_is_refused(tmp_path: Path, serv
         server.redirect = inner.url
         repository = parse_repository(f"{server.url}/source", local_user=True)
         with pytest.raises(Denied):
-            async with outward(tmp_path / "data", server.url).opened(repository, trusted=False):
+            async with outward(tmp_path / "data", server.url).opened(repository, owner=MEMBER):
                 pass
         assert server.requests != []
         assert inner.requests == []
@@ -273,7 +275,7 @@ async def test_a_submodule_inside_is_refused_however_its_host_is_written(tmp_pat
             for number in range(len(hosts)):
                 repository = parse_repository(f"{server.url}/s{number}", local_user=True)
                 with pytest.raises((Rejected, Denied)):
-                    async with repos.opened(repository, submodules=True, trusted=False):
+                    async with repos.opened(repository, submodules=True, owner=MEMBER):
                         pass
         assert inner.requests == []
 
@@ -290,7 +292,7 @@ async def test_nothing_is_pushed_inside_for_others_than_this_hosts_user(tmp_path
             before = len(server.requests)
             async with repos.collected(executor, checkout) as work:
                 with pytest.raises((Rejected, Denied)):
-                    await repos.deliver(work, checkout, trusted=False)
+                    await repos.deliver(work, checkout, owner=MEMBER)
             assert len(server.requests) == before
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from starlette.requests import HTTPConnection
 
+from shadow.accounts.keys import Keys
 from shadow.accounts.projects import Projects
 from shadow.accounts.service import USERS, Accounts, is_good
 from shadow.api.access import ACCESS, SIGNED_IN, TASK, principal, sees_only
@@ -20,7 +21,7 @@ from shadow.db.database import Transaction
 from shadow.db.tasks import no_task
 from shadow.tasks.service import Tasks
 
-Service = TypeVar("Service", Tasks, Projects, Accounts)
+Service = TypeVar("Service", Tasks, Projects, Accounts, Keys)
 
 
 def acting(service: Service, request: HTTPConnection, *, project_id: ProjectId | None = None) -> Service:

@@ -112,14 +112,7 @@ class ServerApp(HttpApp):
         self.is_draining = False
         """About to end: readiness says so, everything else is still answered."""
         self._entropy = entropy
-        self._callers = Callers(
-            services.accounts,
-            services.origins,
-            proxies=services.proxies,
-            user_requests_per_s=services.user_requests_per_s,
-            logins_per_min=services.logins_per_min,
-            clock=clock,
-        )
+        self._callers = Callers(services, clock=clock)
         self._auditing = Auditing(services.tasks.database, source_of=self._callers.source, log=self.log)
         projects = Projects(database=services.tasks.database, entropy=entropy)
         self._named = Named(services.tasks, projects)

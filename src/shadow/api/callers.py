@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from starlette.types import Scope
 
@@ -17,28 +18,27 @@ from shadow.http.admission import Clock
 from shadow.http.routes import ApiRoute, ApiSocket
 
 
+class Known(Protocol):
+    """What is known of callers beforehand: the server's ``Services`` have it."""
+
+    accounts: Accounts
+    origins: Origins
+    proxies: Sequence[Network]
+    """Whose word counts for where a request comes from."""
+    user_requests_per_s: float
+    logins_per_min: float
+
+
 class Callers:
-    def __init__(
-        self,
-        accounts: Accounts,
-        origins: Origins,
-        *,
-        proxies: Sequence[Network],
-        user_requests_per_s: float,
-        logins_per_min: float,
-        clock: Clock,
-    ) -> None:
-        """``proxies``: whose word counts for where a request comes from."""
-        self._accounts = accounts
-        self._origins = origins
-        self._proxies = proxies
-        burst = math.ceil(2 * user_requests_per_s)
-        self._of_users = Rates("user_rate", rate_per_s=user_requests_per_s, burst=burst, clock=clock)
-        burst = math.ceil(logins_per_min)
-        self._logins = Rates("login_rate", rate_per_s=logins_per_min / 60, burst=burst, clock=clock)
+    def __init__(self, known: Known, *, clock: Clock) -> None:
+        self._known = known
+        rate = known.user_requests_per_s
+        self._of_users = Rates("user_rate", rate_per_s=rate, burst=math.ceil(2 * rate), clock=clock)
+        logins = known.logins_per_min
+        self._logins = Rates("login_rate", rate_per_s=logins / 60, burst=math.ceil(logins), clock=clock)
 
     def source(self, scope: Scope) -> str:
-        return source_of(scope, self._proxies)
+        return source_of(scope, self._known.proxies)
 
     async def identify(self, route: ApiRoute | ApiSocket, scope: Scope, access: str) -> Principal | None:
         """``None``: the route is for everybody, whoever asks: an old cookie must not stand in the way of a new login.
@@ -50,7 +50,7 @@ class Callers:
         if access == PUBLIC:
             return None
         try:
-            who = await principal_of(scope, self._accounts, self._origins)
+            who = await principal_of(scope, self._known.accounts, self._known.origins)
         except Unauthenticated:
             self._logins.take(neighbourhood(self.source(scope)))
             raise

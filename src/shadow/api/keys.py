@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from shadow.accounts.keys import Keys
 from shadow.api.access import is_local, principal
+from shadow.api.acting import acting
 from shadow.core.accounts import ProjectId, Scope
 from shadow.core.keys import KeyOwner
 from shadow.http.requests import read_message
@@ -67,7 +68,7 @@ class KeyRoutes:
 
     async def put(self, request: Request) -> Answer:
         asked, who, owner = await read_message(request, NewKeyMessage), principal(request), _owner(request)
-        stored = await self._keys.put(
+        stored = await self._acting(request).put(
             owner,
             _provider(request),
             key=asked.key,
@@ -79,12 +80,15 @@ class KeyRoutes:
         return message_answer(KeyMessage.of(stored))
 
     async def remove(self, request: Request) -> Answer:
-        await self._keys.remove(_owner(request), _provider(request))
+        await self._acting(request).remove(_owner(request), _provider(request))
         return Answer(b"{}")
 
     async def test(self, request: Request) -> Answer:
         stored = await self._keys.test(_owner(request), _provider(request), by=principal(request).user.id)
         return message_answer(KeyMessage.of(stored))
+
+    def _acting(self, request: Request) -> Keys:
+        return acting(self._keys, request, project_id=_owner(request).project_id)
 
 
 def _owner(request: Request) -> KeyOwner:

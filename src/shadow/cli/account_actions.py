@@ -16,7 +16,8 @@ from shadow.cli.servers import chosen_url, load_logins, open_chosen_server
 from shadow.cli.tables import print_table
 from shadow.cli.text import span
 from shadow.client.accounts import AccountsClient, Invited
-from shadow.client.shadow import Shadow, server_url
+from shadow.client.addresses import server_url
+from shadow.client.shadow import Shadow
 from shadow.core.accounts import MAX_NAME_CHARS, Credential, Role, Scope, User, parse_scopes
 from shadow.core.errors import Conflict, NotFound, OutcomeUnknown, Unauthenticated
 from shadow.settings import load_settings

@@ -16,7 +16,6 @@ from shadow.cli.references import choose
 from shadow.cli.repositories import RepositoryOptions, create_with_repository
 from shadow.cli.tables import print_table
 from shadow.cli.text import size, span
-from shadow.client.workspaces import ServerWorkspaces
 from shadow.core.commands import Command
 from shadow.core.egress import EgressPolicy, parse_rules
 from shadow.core.errors import ShadowError
@@ -78,7 +77,7 @@ async def list_all(*, as_json: bool) -> int:
         print_json({"workspaces": [asdict(status) for status in statuses]})
         return DONE
     if not statuses:
-        makes = "shadow task create" if isinstance(manager, ServerWorkspaces) else "shadow workspace create"
+        makes = "shadow task create" if manager.is_at_server else "shadow workspace create"
         say(f"There is no workspace. `{makes}` makes one.")
         return DONE
     now = time.time()
@@ -109,7 +108,7 @@ async def show(reference: str, *, as_json: bool) -> int:
     if status.state is WorkspaceState.READY:  # to look at one that has stopped must not start it
         try:
             async with await manager.attach(status.id) as executor:
-                if not isinstance(manager, ServerWorkspaces):  # of its sidecar a server tells nothing
+                if not manager.is_at_server:  # of its sidecar a server tells nothing
                     health = await executor.health()
                 commands = await executor.list_commands()
         except ShadowError as error:

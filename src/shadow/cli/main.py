@@ -55,9 +55,13 @@ def shadow(
         bool,
         typer.Option("--insecure", help="Send the token to another host by plain http too, where others can read it."),
     ] = False,
+    version_: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is None and not version_:
         typer.echo(context.get_help())
+    if version_:
+        typer.echo(__version__)
+        raise typer.Exit
     if insecure:
         os.environ["SHADOW_SERVER_INSECURE"] = "true"
     if server is None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from shadow.bootstrap import (
     Watcher,
@@ -22,7 +22,6 @@ from shadow.cli.outcome import say
 from shadow.cli.projects import choose_project
 from shadow.cli.servers import chosen_url, no_server, open_server
 from shadow.cli.working import work
-from shadow.client.shadow import Shadow
 from shadow.core.accounts import LOCAL_USER, ProjectId
 from shadow.core.artifacts import Artifact
 from shadow.core.errors import NotFound, Unsupported
@@ -37,6 +36,9 @@ from shadow.tasks.looking import delivered, patch_of
 from shadow.tasks.refusals import check_capabilities
 from shadow.tasks.service import Tasks
 from shadow.tasks.values import RunOptions, TaskSettings
+
+if TYPE_CHECKING:
+    from shadow.client.shadow import Shadow
 
 OF_FILES = ("scripted:", "replay:")
 """Models that are files."""
@@ -195,7 +197,7 @@ class Here(Place):
 class There(Place):
     is_here = False
 
-    def __init__(self, shadow: Shadow) -> None:
+    def __init__(self, shadow: "Shadow") -> None:
         self._shadow = shadow
 
     @property

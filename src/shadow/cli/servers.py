@@ -6,13 +6,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shadow.bootstrap import start_logging
 from shadow.cli.outcome import WrongUsage
-from shadow.client.shadow import Shadow, server_url
+from shadow.client.addresses import server_url
 from shadow.core.errors import Broken, Denied, Unauthenticated, Unsupported
 from shadow.settings import Settings, config_path, load_settings
+
+if TYPE_CHECKING:
+    from shadow.client.shadow import Shadow
 
 HERE = "none"
 """In place of an address: no server, this host."""
@@ -66,7 +69,7 @@ def chosen_url(settings: Settings) -> str | None:
     return server_url(settings.server) if settings.server else load_logins().current
 
 
-def open_server(settings: Settings, url: str) -> Shadow:
+def open_server(settings: Settings, url: str) -> "Shadow":
     """As a context manager. Raises: Unauthenticated: nobody has logged in there."""
     token = settings.server_token.get_secret_value() or load_logins().tokens.get(url)
     if token is None:
@@ -75,11 +78,13 @@ def open_server(settings: Settings, url: str) -> Shadow:
             mend=f"shadow login {url} --code CODE, with the code that the server or its administrator gives; "
             "or set SHADOW_SERVER_TOKEN.",
         )
+    from shadow.client.shadow import Shadow  # its HTTP library takes 0.1 s to import
+
     return Shadow(url, token=token, insecure=settings.server_insecure)
 
 
 @asynccontextmanager
-async def open_chosen_server() -> AsyncGenerator[Shadow]:
+async def open_chosen_server() -> "AsyncGenerator[Shadow]":
     """For commands that make no sense without one; logging is set up on the way. Raises: WrongUsage: none is chosen."""
     settings = load_settings()
     start_logging(settings)

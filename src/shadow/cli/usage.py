@@ -1,41 +1,53 @@
 """``shadow usage``: what users have spent and keep, and may."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 
 from shadow.accounts.service import Accounts
-from shadow.bootstrap import open_tasks
+from shadow.bootstrap import open_tasks, start_logging
 from shadow.cli.outcome import DONE, print_json
-from shadow.cli.servers import check_here
+from shadow.cli.servers import chosen_url, open_server
 from shadow.cli.tables import print_table
-from shadow.core.accounts import LOCAL_USER
-from shadow.core.quota import UNITS, Spent
-from shadow.settings import load_settings
-from shadow.tasks.budgets import UserUsage
+from shadow.core.accounts import LOCAL_USER, Role
+from shadow.core.quota import UNITS, Spent, UserUsage
+from shadow.settings import Settings, load_settings
 
 
 async def show(*, as_json: bool) -> int:
     settings = load_settings()
-    check_here(
-        settings, "`shadow usage`", mend="A server tells it by its API: GET /v1/usage. For this host: --server none."
-    )
-    async with open_tasks(settings) as tasks:
-        users = await Accounts(database=tasks.database, entropy=tasks.entropy).users()
-        names: dict[str, str] = {LOCAL_USER: "local", **{user.id: user.name for user in users}}
-        found = await tasks.spenders.usage(list(names))
+    start_logging(settings)
+    url = chosen_url(settings)
+    names, found = await (_here(settings) if url is None else _there(settings, url))
     if as_json:
-        print_json({"users": [asdict(one) | {"name": names[one.user_id]} for one in found]})
+        print_json({"users": [asdict(one) | {"name": names.get(one.user_id, one.user_id)} for one in found]})
         return DONE
     rows: list[Sequence[str]] = []
     for one in found:
-        rows.append((names[one.user_id], str(one.live_tasks), "today", *_cells(one, "day", one.spending.day), "", ""))
+        name, live = names.get(one.user_id, one.user_id), str(one.live_tasks)
+        rows.append((name, live, "today", *_cells(one, "day", one.spending.day), "", ""))
         storage = (str(one.spending.storage_bytes), _limit(one.budgets.storage_bytes))
         rows.append(("", "", "month", *_cells(one, "month", one.spending.month), *storage))
     print_table(
         ("USER", "TASKS", "PERIOD", "REQUESTS", "TOKENS", "OF", "USD", "OF", "CPU S", "OF", "STORAGE", "OF"), rows
     )
     return DONE
+
+
+async def _here(settings: Settings) -> tuple[Mapping[str, str], Sequence[UserUsage]]:
+    async with open_tasks(settings) as tasks:
+        users = await Accounts(database=tasks.database, entropy=tasks.entropy).users()
+        names: dict[str, str] = {LOCAL_USER: "local", **{user.id: user.name for user in users}}
+        return names, await tasks.spenders.usage(list(names))
+
+
+async def _there(settings: Settings, url: str) -> tuple[Mapping[str, str], Sequence[UserUsage]]:
+    """Of everybody for administrators, else of oneself."""
+    async with open_server(settings, url) as shadow:
+        me = await shadow.accounts.me()
+        is_admin = me.role is Role.ADMIN
+        users = await shadow.accounts.users() if is_admin else [me]
+        return {user.id: user.name for user in users}, await shadow.accounts.usage(everybody=is_admin)
 
 
 def _cells(one: UserUsage, period: str, spent: Spent) -> Sequence[str]:

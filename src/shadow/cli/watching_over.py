@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from shadow.client.workspaces import ServerWorkspaces
 from shadow.core.errors import OutcomeUnknown, Unavailable
 from shadow.core.ids import WorkspaceId
 from shadow.core.workspaces import WorkspaceState, WorkspaceStatus
@@ -50,7 +49,7 @@ async def watch_over(manager: WorkspaceManager, workspace_id: WorkspaceId, *, re
 
     A server looks after its workspaces itself, and its answers say when one has ended.
     """
-    if isinstance(manager, ServerWorkspaces):
+    if manager.is_at_server:
         return
     while True:
         status = await check_alive(manager, workspace_id)

@@ -6,7 +6,10 @@ from urllib.parse import quote
 
 from shadow.client.calling import Caller
 from shadow.core.accounts import Credential, Role, Scope, User
+from shadow.core.audit import AuditEntry
 from shadow.core.errors import Broken
+from shadow.core.quota import UserUsage
+from shadow.wire.audit import AuditListMessage
 from shadow.wire.message import outgoing, to_core
 from shadow.wire.server import (
     ChangeUserMessage,
@@ -20,6 +23,7 @@ from shadow.wire.server import (
     UserListMessage,
     UserMessage,
 )
+from shadow.wire.usage import UsageListMessage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,19 @@ class AccountsClient:
     async def revoke(self, credential_id: str) -> None:
         """What is open by it ends too."""
         await self._caller.tell("DELETE", f"/v1/tokens/{quote(credential_id, safe='')}")
+
+    async def usage(self, *, everybody: bool = False) -> Sequence[UserUsage]:
+        """What one has spent, keeps and may; ``everybody``: of all users, for administrators."""
+        found = await self._caller.ask(UsageListMessage, "/v1/usage", {"all": everybody})
+        return [to_core(one, UserUsage) for one in found.users]
+
+    async def audit(
+        self, *, limit: int = 100, before: int | None = None, user_id: str | None = None, object_: str | None = None
+    ) -> Sequence[AuditEntry]:
+        """Who changed what, the newest first; for administrators. ``before``: only entries below this number. ``object_``: only
+        of what begins with this, the id of a task for example."""
+        query = {"limit": limit, "before": before, "user_id": user_id, "object": object_}
+        return [one.entry() for one in (await self._caller.ask(AuditListMessage, "/v1/audit", query)).entries]
 
     async def users(self) -> Sequence[User]:
         return [to_core(user, User) for user in (await self._caller.ask(UserListMessage, "/v1/users")).users]

@@ -13,7 +13,6 @@ what was sent but never answered is ``OutcomeUnknown``.
 """
 
 import asyncio
-import ipaddress
 import os
 import ssl
 import time
@@ -22,6 +21,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from shadow.client.accounts import AccountsClient
+from shadow.client.addresses import is_loopback, server_url
 from shadow.client.calling import Caller
 from shadow.client.catalogue import ModelsClient, RepositoriesClient
 from shadow.client.events import follow
@@ -49,29 +49,6 @@ RESILIENCE = Resilience(
 )
 
 
-def server_url(text: str) -> str:
-    """The address of a server, written one way; https unless it says otherwise or is this host. Raises: Rejected."""
-    url = text
-    try:
-        if "://" not in text:
-            url = f"{'http' if _is_loopback(urlsplit(f'//{text}').hostname or '') else 'https'}://{text}"
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise Rejected(f"{text!r} is not the address of a server: {error}.") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise Rejected(f"{text!r} is not the address of a server.", mend="Write it as https://shadow.example")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 class Shadow:
     """Use it on one event loop, as a context manager or with ``aclose``. It connects with its first call."""
 
@@ -93,7 +70,7 @@ class Shadow:
         """
         self.url = server_url(url)
         parts = urlsplit(self.url)
-        if parts.scheme == "http" and not insecure and not _is_loopback(parts.hostname or ""):
+        if parts.scheme == "http" and not insecure and not is_loopback(parts.hostname or ""):
             raise Rejected(
                 f"{self.url} is not encrypted: whoever is on the way there could read your token, and use it.",
                 mend="Use https://…; in a network that you trust: --insecure, or SHADOW_SERVER_INSECURE=true.",

@@ -24,6 +24,8 @@ from shadow.wire.workspaces import WorkspaceListMessage
 class ServerWorkspaces(WorkspaceManager):
     """They come and go with their tasks, which the server looks after: what would do the same by hand is Unsupported."""
 
+    is_at_server = True
+
     def __init__(self, url: str, *, token: str, resilience: Resilience, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
         self._tls = tls

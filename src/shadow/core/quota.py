@@ -72,6 +72,15 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserUsage:
+    user_id: str
+    live_tasks: int
+    """With a workspace, or about to have one."""
+    spending: Spending
+    budgets: Budgets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Periods:
     """Seconds since 1970."""
 

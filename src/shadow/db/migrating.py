@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 from shadow.core.errors import Broken
 from shadow.db.connections import Connections
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration."""
 BEFORE_ALEMBIC = "0001"
 """What a database is at that only has a table ``schema`` with version 1."""

@@ -95,6 +95,7 @@ tasks = Table(
     Index("tasks_by_state", "state", "updated_at"),
     Index("tasks_by_owner", "owner", "created_at"),
     Index("tasks_of_project", "project_id", "created_at"),
+    Index("tasks_by_workspace", "workspace_id"),
 )
 
 events = Table(

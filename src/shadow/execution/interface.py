@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from shadow.core.commands import Command, CommandResult, CommandSpec, Gap, Output
 from shadow.core.egress import EgressPolicy
@@ -578,6 +578,9 @@ class ToolExecutor(ABC):
 
 class WorkspaceManager(ABC):
     """Creates, attaches to and destroys workspaces."""
+
+    is_at_server: ClassVar[bool] = False
+    """Whether a server has them, which renews their leases and says when one has ended."""
 
     @property
     @abstractmethod

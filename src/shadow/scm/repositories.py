@@ -266,7 +266,9 @@ class Repositories:
         ``ours``: commits that were delivered there before, which it may replace. ``credential``: what its user had put into
         the repository's address.
         """
-        repository = parse_repository(checkout.repository, local_user=owner.is_host_user)
+        repository = parse_repository(
+            checkout.repository, local_user=True
+        )  # as it was recorded; who may reach it is looked at below
         name = checkout.branch if branch is None else branch
         await delivering.check_branch(name)
         if isinstance(repository, LocalRepository):

@@ -4,18 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from shadow.core.quota import UNITS, Budgets, Spending
+from shadow.core.quota import UNITS, Budgets, Spending, UserUsage
 from shadow.db import spending, tasks
 from shadow.db.database import Database
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserUsage:
-    user_id: str
-    live_tasks: int
-    """With a workspace, or about to have one."""
-    spending: Spending
-    budgets: Budgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

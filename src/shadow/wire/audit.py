@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from shadow.core.audit import AuditEntry
+from shadow.core.audit import AuditContent, AuditEntry
 from shadow.wire.message import Message
 
 PAGE = 1000
@@ -40,6 +40,10 @@ class AuditEntryMessage(Message):
     def from_entry(cls, entry: AuditEntry) -> "AuditEntryMessage":
         content = {name: getattr(entry.content, name) for name in entry.content.__dataclass_fields__}
         return cls(seq=entry.seq, at=entry.at, previous=entry.previous, hash=entry.hash, **content)
+
+    def entry(self) -> AuditEntry:
+        content = AuditContent(**{name: getattr(self, name) for name in AuditContent.__dataclass_fields__})
+        return AuditEntry(seq=self.seq, at=self.at, content=content, previous=self.previous, hash=self.hash)
 
 
 class AuditListMessage(Message):

@@ -9,6 +9,7 @@ from pydantic import Field
 from shadow.core.repositories import Checkout
 from shadow.core.tasks import Checkpoint, QueuedMessage, Task, TaskState
 from shadow.wire.message import Message
+from shadow.wire.values import OsText
 
 PAGE = 1000
 MAX_TEXT_BYTES = 1024 * 1024
@@ -66,7 +67,7 @@ class TaskMessage(Message, core=Task):
     """The beginning of its first message."""
     state: TaskState
     model: str
-    repository: str
+    repository: OsText
     """Without credentials."""
     created_at: float
     updated_at: float

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from shadow.core.quota import Budgets, Spending, Spent
+from shadow.core.quota import Budgets, Spending, Spent, UserUsage
 from shadow.wire.message import Message
 
 MAX_TOKENS = 2**60
@@ -59,7 +59,7 @@ class NewBudgetsMessage(Message):
     storage_bytes: int | None = Field(default=None, ge=0, le=MAX_WHOLE)
 
 
-class UsageMessage(Message):
+class UsageMessage(Message, core=UserUsage):
     user_id: str
     live_tasks: int
     """With a workspace, or about to have one."""
