@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shadow.accounts.service import CHANGED
-from shadow.core.accounts import Member, Principal, Project, ProjectId, ProjectRole, Role, UserId, check_name
+from shadow.core.accounts import Member, Principal, Project, ProjectId, ProjectRole, UserId, check_name
 from shadow.core.errors import Conflict, Denied, LimitExceeded
 from shadow.core.ids import make_id
-from shadow.db import accounts, projects
+from shadow.core.keys import KeyOwner
+from shadow.db import accounts, keys, projects
 from shadow.db.database import Database, Transaction
 
 MAX_PROJECTS = 200
@@ -86,6 +87,8 @@ class Projects:
             await self._opened(transaction, who, project_id)
             user_id = (await accounts.find_user(transaction.connection, user)).id
             await projects.remove_member(transaction, project_id, user_id)
+            # The project's keys lead where they say, and would go on to.
+            await keys.remove_added_by(transaction, KeyOwner(project_id=project_id), user_id)
             await self._check_led(transaction, project_id)
             transaction.tell(CHANGED)
 
@@ -122,9 +125,9 @@ class Projects:
 
 
 def _check_role(who: Principal, role: ProjectRole | None) -> None:
-    if who.user.role is not Role.ADMIN and role is not ProjectRole.MEMBER:
+    if not who.is_admin and role is not ProjectRole.MEMBER:
         raise Denied("You may read this project, and not change it.", mend="Ask one of its members.")
 
 
 def _sees(who: Principal) -> UserId | None:
-    return None if who.user.role is Role.ADMIN else who.user.id
+    return None if who.is_admin else who.user.id

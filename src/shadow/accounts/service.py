@@ -140,7 +140,9 @@ class Accounts:
         expires_in_s: float | None,
     ) -> Issued:
         await accounts.remove_expired(transaction)
-        if len(await accounts.credentials_of(transaction.connection, user.id)) >= MAX_CREDENTIALS:
+        held = len(await accounts.credentials_of(transaction.connection, user.id))
+        # A code is short-lived, made by administrators and at a server's start, which tokens must not be in the way of.
+        if held >= MAX_CREDENTIALS and kind is not CredentialKind.CODE:
             raise LimitExceeded(f"{MAX_CREDENTIALS} tokens and sessions are open.", mend="Revoke some.")
         secret = make_secret(kind, entropy=self.entropy(32))
         credential = Credential(

@@ -129,7 +129,7 @@ def task(request: HTTPConnection) -> Task:
 
 def sees_only(who: Principal) -> UserId | None:
     """Whose tasks are there for them; ``None``: everybody's."""
-    return None if who.user.role is Role.ADMIN else who.user.id
+    return None if who.is_admin else who.user.id
 
 
 def is_local(who: Principal) -> bool:

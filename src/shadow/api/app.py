@@ -51,6 +51,7 @@ from shadow.api.workspaces import EXECUTOR, UsersOperations, WorkspaceListRoutes
 from shadow.core.accounts import Principal
 from shadow.core.errors import Unauthenticated, Unavailable
 from shadow.core.ids import WorkspaceId, make_id
+from shadow.core.quota import CPU_S
 from shadow.core.tasks import Task, TaskState
 from shadow.core.tracing import UNTRACED, Tracer
 from shadow.execution.interface import WorkspaceManager
@@ -65,6 +66,8 @@ from shadow.sidecar.app import executor_routes
 from shadow.storage.artifacts import ArtifactStore
 from shadow.tasks.service import Tasks
 
+SPENDING = frozenset({("POST", "/commands"), ("POST", "/terminals"), ("PUT", "/files"), ("PUT", "/tree")})
+"""What begins to take CPU time of a workspace, or storage."""
 USED_EVERY_S = 60.0
 """When somebody looked into a workspace last is put on record no more often."""
 WORKSPACE = "/v1/workspaces/{workspace_id}"
@@ -209,6 +212,8 @@ class ServerApp(HttpApp):
             assert task is not None
             assert task.workspace_id is not None
             stack.enter_context(_away_where_unauthenticated())
+            if (route.method, route.path.removeprefix(WORKSPACE)) in SPENDING:
+                await self._services.tasks.spenders.check(task.owner, units=(CPU_S,), storage=route.method == "PUT")
             await self._wake(task, task.workspace_id)
             scope[EXECUTOR] = await stack.enter_async_context(self._attachments.attached(task.workspace_id))
 
@@ -230,7 +235,12 @@ def _away_where_unauthenticated() -> Generator[None]:
 
 
 def _stays_open(route: ApiRoute | ApiSocket) -> bool:
-    """Uploads do, as long as their sender takes."""
+    """Uploads and downloads do, as long as the other side takes."""
     body = route.about.body
     is_upload = isinstance(body, Raw) and body.max_bytes is None
-    return is_upload or isinstance(route, ApiSocket) or route.path.endswith(("/stream", "/output", "/watch"))
+    return (
+        is_upload
+        or isinstance(route.about.answer, Raw)
+        or isinstance(route, ApiSocket)
+        or route.path.endswith("/watch")
+    )

@@ -118,6 +118,11 @@ class Principal:
     def scopes(self) -> frozenset[Scope]:
         return self.credential.scopes & SCOPES_OF[self.user.role]
 
+    @property
+    def is_admin(self) -> bool:
+        """An administrator, by a credential that is good for that too."""
+        return Scope.ADMIN in self.scopes
+
     def check(self, scope: Scope) -> None:
         """Raises: Denied."""
         if scope not in SCOPES_OF[self.user.role]:
@@ -131,7 +136,7 @@ class Principal:
 
     def sees(self, owner: str) -> bool:
         """Whether what belongs to ``owner`` is there at all for them."""
-        return owner == self.user.id or self.user.role is Role.ADMIN
+        return owner == self.user.id or self.is_admin
 
 
 def check_name(name: str) -> None:

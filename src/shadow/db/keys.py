@@ -71,6 +71,10 @@ async def remove(transaction: Transaction, owner: KeyOwner, provider: str) -> bo
     return bool((await transaction.connection.execute(delete(table).where(mine))).rowcount)
 
 
+async def remove_added_by(transaction: Transaction, owner: KeyOwner, user_id: str) -> None:
+    await transaction.connection.execute(delete(table).where(table.c.owner == str(owner), table.c.added_by == user_id))
+
+
 def _key(row: Any) -> SealedKey:
     about = ProviderKey(
         provider=row["provider"],

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from shadow.core.egress import EgressPolicy
+from shadow.core.errors import Denied
 from shadow.egress.book import Book
 from shadow.egress.carrying import BUFFER_BYTES
 from shadow.egress.proxy import Proxy
@@ -46,6 +47,10 @@ async def guarded_to(
 
     Each connection is judged again. Raises: Denied; Unavailable: it does not resolve.
     """
-    await checked_addresses(policy, host, port, resolver=resolver)
+    try:
+        await checked_addresses(policy, host, port, resolver=resolver)
+    except Denied as error:
+        # Without the address: that is the network's own affair, and whoever asks may be anybody.
+        raise Denied(f"{host} leads to an address that is not allowed.", mend=error.mend) from error
     async with guarding_proxy(policy, resolver=resolver) as url:
         yield url

@@ -4,6 +4,7 @@ A mirror holds the remote's heads and tags and nothing besides. Its objects lie 
 packs are what workspaces are filled with (see ``filling``), so they are kept few.
 """
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -256,7 +257,7 @@ async def ask(access: Access) -> RemoteRefs:
     """What the remote has. Raises: what ``failure`` makes of git's words; LimitExceeded: it says too much."""
     arguments = ["ls-remote", "--symref", *access.upload_pack, "--", access.address, "HEAD", f"{HEADS}*", f"{TAGS}*"]
     done = await git(replace(access.call, arguments=arguments), limit_bytes=MAX_REFS_BYTES)
-    return parse_remote_refs(done.stdout)
+    return await asyncio.to_thread(parse_remote_refs, done.stdout)  # a remote may name a million
 
 
 async def _make(path: Path, object_format: str) -> None:

@@ -203,7 +203,7 @@ class Repositories:
             raise RemoteUnreachable(
                 f"{about} {self.shown(repository)} took longer than {LOOK_S:.0f} s.", mend="Try again."
             ) from error
-        heads, tags = remote.names(HEADS), remote.names(TAGS)
+        heads, tags = await asyncio.to_thread(lambda: (remote.names(HEADS), remote.names(TAGS)))
         default = remote.head.removeprefix(HEADS) if remote.head is not None and remote.head in remote.refs else None
         return Branches(
             default=default,

@@ -27,6 +27,7 @@ from shadow.core.tasks import LIVE_STATES, Task, TaskId, TaskState
 from shadow.db import measurements, tasks
 from shadow.db.errors import LeaseLost
 from shadow.engine.context import JobContext
+from shadow.tasks.payers import check_payer
 from shadow.tasks.workshop import Workshop
 
 SIZED_EVERY_S = 600.0
@@ -45,19 +46,25 @@ class Measuring:
     shop: Workshop
     context: JobContext
 
-    # Before something is spent; each raises BudgetSpent
+    # Before something is spent; each raises BudgetSpent; Denied: whoever would pay is here no more
 
     async def may_begin(self, task: Task) -> None:
         """A run."""
+        await self._check_payer(task)
         await self.shop.tasks.spenders.check(task.owner, storage=True)
 
     async def may_ask(self, task: Task) -> None:
         """A request to the model."""
+        await self._check_payer(task)
         await self._may_spend(task, UNITS)
 
     async def may_call(self, task: Task) -> None:
         """Tools."""
         await self._may_spend(task, (CPU_S,))
+
+    async def _check_payer(self, task: Task) -> None:
+        async with self.shop.tasks.database.read() as connection:
+            await check_payer(connection, task)
 
     async def _may_spend(self, task: Task, units: Collection[str]) -> None:
         spenders = self.shop.tasks.spenders

@@ -28,6 +28,7 @@ from shadow.tasks.budgets import Spenders
 from shadow.tasks.elsewhere import is_elsewhere, other_host
 from shadow.tasks.following import follow
 from shadow.tasks.kinds import ARCHIVE, DELETE, HIBERNATE, INITIALISE, ROLL_BACK, RUN, clean_up_of
+from shadow.tasks.payers import check_payer
 from shadow.tasks.refusals import check_message, check_usable, is_in_use
 from shadow.tasks.values import RunOptions, TaskSettings, settings_from_json, settings_to_json
 
@@ -79,8 +80,6 @@ class Tasks:
         settings.spec(name="")
         task_id = TaskId(make_id("task", entropy=self.entropy(12)))
         shown = self.shown(repository)
-        if isinstance(repository, RemoteRepository) and repository.credential is not None:
-            self.credentials[task_id] = repository
         async with self.database.write() as transaction:
             await self._check_room(transaction, owner)
             await self._check_budgets(transaction, owner)
@@ -104,6 +103,8 @@ class Tasks:
             await self.add_job(transaction, task, INITIALISE, round=1)
             if also is not None:
                 await also(transaction, task)
+            if isinstance(repository, RemoteRepository) and repository.credential is not None:
+                self.credentials[task_id] = repository  # before any worker can see the task
         return task
 
     async def _check_room(self, transaction: Transaction, owner: str) -> None:
@@ -158,6 +159,7 @@ class Tasks:
         message = self._message(task_id, text)
         async with self._opened(task_id) as (transaction, task):
             check_usable(task)
+            await check_payer(transaction.connection, task)
             await self._check_budgets(transaction, task.owner)
             if len(await messages.queue(transaction.connection, task_id)) >= MAX_QUEUED:
                 raise LimitExceeded(f"{MAX_QUEUED} messages wait already.", mend="Remove some, or wait.")
@@ -275,6 +277,7 @@ class Tasks:
         async with self._opened(task_id) as (transaction, task):
             if await jobs.of_task(transaction.connection, task_id, open_only=True):
                 return  # a worker is at it, or will be
+            await check_payer(transaction.connection, task)
             if task.state is TaskState.FAILED:
                 if task.workspace_id is None:
                     await self._check_room(transaction, task.owner)

@@ -50,6 +50,8 @@ def _anthropic(model: str, url: str, key: str, http: httpx2.AsyncClient, timeout
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
     client = AsyncAnthropic(api_key=key, base_url=url, http_client=http, timeout=timeout, max_retries=0)
+    # From ANTHROPIC_CUSTOM_HEADERS, which may hold tokens of a gateway: they are not for any host that users name.
+    client._custom_headers = {}  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return AnthropicModel(model, provider=AnthropicProvider(anthropic_client=client))
 
 
@@ -66,6 +68,7 @@ def _openai(
     from pydantic_ai.providers.openrouter import OpenRouterProvider
 
     client = AsyncOpenAI(api_key=key, base_url=url, http_client=http, timeout=timeout, max_retries=0)
+    client.organization = client.project = None  # from OPENAI_ORG_ID and OPENAI_PROJECT_ID
     # Servers that only resemble OpenAI know `max_tokens` and the role `system`, and not always their successors.
     resembling = OpenAIModelProfile(
         openai_chat_supports_max_completion_tokens=False,
