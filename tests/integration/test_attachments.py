@@ -3,9 +3,10 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +186,19 @@ async def test_whoever_takes_it_over_is_heard_by_the_next_request(tmp_path: Path
                     await executor.make_directory("old", operation=old)
 
 
+def is_answered(directory: Path) -> bool:
+    """Whether the sidecar below still takes connections."""
+    for path in directory.rglob("sidecar.sock"):
+        inside = os.open(path.parent, os.O_PATH)  # the path itself may be too long for a socket's address
+        try:
+            with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError, FileNotFoundError):
+                client.connect(f"/proc/self/fd/{inside}/{path.name}")
+                return True
+        finally:
+            os.close(inside)
+    return False
+
+
 async def test_one_that_was_put_to_sleep_or_has_died_is_woken(tmp_path: Path) -> None:
     manager = local_manager(tmp_path, Isolation.NONE)
     async with workspace(manager) as id_, keeping(manager) as attachments:
@@ -195,6 +209,7 @@ async def test_one_that_was_put_to_sleep_or_has_died_is_woken(tmp_path: Path) ->
         pid = holder_pid(tmp_path, id_)
         os.kill(pid, signal.SIGKILL)
         await eventually(lambda: not Path(f"/proc/{pid}/exe").exists(), "the holder is gone")
+        await eventually(lambda: not is_answered(tmp_path), "its sidecar is, too")
         assert await used(attachments, id_) is not second
 
 

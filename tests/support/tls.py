@@ -141,5 +141,6 @@ async def tls_front(port: int, certificate: Path, key: Path) -> AsyncGenerator[F
     finally:
         server.close()
         for transport in front.transports:
-            transport.abort()
+            if not transport.is_closing():
+                transport.abort()
         await asyncio.sleep(0)

@@ -4,6 +4,8 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from typing import get_type_hints
 
 import pytest
@@ -43,6 +45,16 @@ class Kept:
     def one(self) -> ReadableSpan:
         (span,) = self.spans
         return span
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_sent_any_more() -> Iterator[None]:
+    """What a collector did not take is tried again, after a time that is drawn: other tests' draws must not meet it."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("Otel"):
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def test_every_fact_has_a_name_out_there() -> None:
